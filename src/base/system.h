@@ -1,0 +1,19 @@
+// What this machine is: processor, cores, memory that may be used. Respects cgroups and affinity.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace shoal {
+
+std::string cpu_name();              // "AMD EPYC 9B14" or "unknown CPU"
+std::string host_name();             // without domain; "localhost" when the system has none
+unsigned usable_core_count();        // cores this process may run on, at least 1
+uint64_t total_memory_bytes();       // of the machine or of our cgroup, whichever is less
+uint64_t available_memory_bytes();   // what can be allocated now without swapping, likewise
+std::filesystem::path executable_path();
+std::filesystem::path data_directory();  // $XDG_DATA_HOME/shoal or ~/.local/share/shoal; not created here
+uint64_t random_u64();               // from the operating system's generator
+
+}  // namespace shoal

@@ -1,0 +1,76 @@
+#ifdef __linux__
+#include <sched.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "base/assert.h"
+#include "base/system.h"
+
+namespace shoal {
+namespace {
+
+uint64_t meminfo_bytes(std::string_view key) {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key)) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+// cgroup v2 limit or usage of our group; UINT64_MAX when there is none ("max").
+uint64_t cgroup_bytes(const char* name) {
+  std::ifstream self("/proc/self/cgroup");
+  for (std::string line; std::getline(self, line);) {
+    if (!line.starts_with("0::")) continue;
+    std::ifstream file("/sys/fs/cgroup" + line.substr(3) + "/" + name);
+    uint64_t value = 0;
+    if (file >> value) return value;
+  }
+  return UINT64_MAX;
+}
+
+}  // namespace
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("model name")) continue;
+    if (size_t colon = line.find(": "); colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown CPU";
+}
+
+unsigned usable_core_count() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+}
+
+uint64_t total_memory_bytes() { return std::min(meminfo_bytes("MemTotal:"), cgroup_bytes("memory.max")); }
+
+uint64_t available_memory_bytes() {
+  uint64_t available = meminfo_bytes("MemAvailable:");
+  uint64_t limit = cgroup_bytes("memory.max");
+  if (limit == UINT64_MAX) return available;
+  uint64_t used = cgroup_bytes("memory.current");
+  return std::min(available, used < limit ? limit - used : 0);
+}
+
+std::filesystem::path executable_path() {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/exe", error);
+}
+
+uint64_t random_u64() {
+  uint64_t value = 0;
+  ssize_t got = ::getrandom(&value, sizeof(value), 0);
+  SHOAL_ASSERT(got == sizeof(value));
+  return value;
+}
+
+}  // namespace shoal
+#endif
