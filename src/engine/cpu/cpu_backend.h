@@ -1,0 +1,117 @@
+// The CPU engine's ops (the Backend concept of engine/backend.h). A Tensor is a view of f32 rows in an arena
+// that begin() empties; every op computes at once, on the thread pool when the work is worth waking it.
+// Results do not depend on the thread count, on the other rows of a step, on how a sequence was cut into
+// steps, or on the ISA. One thread drives a backend. Construction: CpuBackend::create(options); then load
+// weights; then steps.
+//
+// A weight from load_embedding may stay mapped: the Checkpoint must outlive it. Token ids, page ids and
+// positions are the caller's to check (asserted here).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/backend.h"
+#include "engine/cpu/kernel_table.h"
+#include "engine/cpu/packed_matrix.h"
+#include "engine/engine.h"
+#include "engine/step.h"
+#include "formats/checkpoint.h"
+
+namespace shoal::engine {
+
+// [rows, columns] f32, row-major, in the backend's arena; valid until the next begin().
+struct CpuTensor {
+  float* data = nullptr;
+  uint32_t rows = 0;
+  uint32_t columns = 0;
+
+  float* row(uint32_t index) const { return data + size_t{index} * columns; }
+};
+
+// A matrix packed for the kernels, an embedding in the file's form, or a vector; which one is known by who
+// loaded it.
+struct CpuWeight {
+  cpu::PackedMatrix matrix;              // load_matrix: this rank's [rows, columns]
+  std::span<const std::byte> embedding;  // load_embedding: [embedding_rows, embedding_columns]
+  formats::TensorType embedding_type = formats::TensorType::f32;
+  uint32_t embedding_rows = 0;
+  uint32_t embedding_columns = 0;
+  std::vector<float> vector;  // load_vector: [n]
+};
+
+// The keys and values of one layer of the stage: heads of this rank.
+struct KvLayerShape {
+  uint32_t kv_heads = 0;
+  uint32_t head_dim = 0;
+};
+
+struct CpuBackendOptions {
+  unsigned thread_count = 0;    // 0: all usable cores
+  std::optional<cpu::Isa> isa;  // nullopt: the fastest here
+  KvConfig kv;                  // page_tokens is a multiple of 16; page_count 0: a stage without attention
+  std::vector<KvLayerShape> kv_layers;  // AttentionOp.layer indexes it
+  TensorShard shard;
+  // Sums a row block over the ranks in place; called by all_reduce when shard.count > 1.
+  std::function<void(std::span<float>)> sum_over_ranks;
+};
+
+class CpuBackend {
+ public:
+  using Tensor = CpuTensor;
+  using Weight = CpuWeight;
+
+  // Errors: unsupported (isa, KV type, page size), out_of_memory (the KV cache).
+  static Result<CpuBackend> create(CpuBackendOptions options);
+  CpuBackend(CpuBackend&&) noexcept;
+  CpuBackend& operator=(CpuBackend&&) noexcept;
+  ~CpuBackend();
+
+  // [rows, columns] of any type; `cut` takes this rank's share (rows must divide by the rank count, columns
+  // by the rank count times the type's block). Drops the file's pages.
+  Result<Weight> load_matrix(const formats::Checkpoint& checkpoint, const formats::TensorInfo& info, Cut cut);
+  Result<Weight> load_embedding(const formats::Checkpoint& checkpoint, const formats::TensorInfo& info);
+  // [n], becomes f32. Cut::rows takes this rank's share (the bias of a matrix cut by rows).
+  Result<Weight> load_vector(const formats::Checkpoint& checkpoint, const formats::TensorInfo& info,
+                             Cut cut = Cut::none);
+
+  void begin(const StepView& step);
+  Tensor embed(const Weight& embedding, const StepView& step);
+  Tensor input(const StepView& step, std::span<const float> hidden);
+  Tensor rms_norm(Tensor x, const Weight& weight, float epsilon);
+  std::pair<Tensor, Tensor> add_rms_norm(Tensor a, Tensor b, const Weight& weight, float epsilon);
+  Tensor linear(Tensor x, const Weight& weight);
+  std::vector<Tensor> linears(Tensor x, std::span<const Weight* const> weights);
+  Tensor add_bias(Tensor x, const Weight& bias);                                        // in place
+  Tensor head_norm(Tensor x, const Weight& weight, uint32_t head_size, float epsilon);  // in place
+  Tensor rope(Tensor x, const StepView& step, const RopeOp& op, uint32_t head_size);    // in place
+  Tensor attend(Tensor queries, Tensor keys, Tensor values, const StepView& step, const AttentionOp& op);
+  Tensor activate_multiply(Tensor gate, Tensor up, Activation activation);
+  Tensor add(Tensor a, Tensor b);
+  Tensor all_reduce(Tensor x);  // in place
+  Tensor rows(Tensor x, std::span<const uint32_t> indices);
+  // The tensor's values, valid until the next begin(). Does not fail on the CPU.
+  Result<std::span<const float>> output(Tensor x);
+
+  void copy_page(uint32_t from, uint32_t to);
+  EngineMemory memory() const;
+  const KvConfig& kv() const;
+  unsigned thread_count() const;
+  cpu::Isa isa() const;
+
+  // Bytes of KV cache a page takes with these layers; unsupported or invalid shapes are an Error.
+  static Result<uint64_t> page_bytes(const KvConfig& kv, std::span<const KvLayerShape> layers);
+
+ private:
+  struct State;
+  explicit CpuBackend(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace shoal::engine

@@ -1,0 +1,113 @@
+// The function table between the CPU engine and its kernels, one table per instruction set. Kernel units are
+// compiled for their instruction set, so this header must stay free of standard library headers: an inline
+// function compiled for AVX-512 must never be the copy the linker keeps for everybody. All tables compute the
+// same bits.
+//
+// Prepared activations: rows are grouped in tiles of `tile_rows` (the last tile has what is left, R rows),
+// and inside a tile the R rows are interleaved word by word, so that one base pointer and constant
+// displacements reach them all.
+//   f32:     [columns][R] f32
+//   q8_32:   per block of 32:  words [8][R] (4 int8 each), scale [R] f32, bias [R] i32 = -128 * sum of the
+//   int8 q8_256:  per block of 256: words [64][R], scale [R] f32, bias [16][R] i32 = -32 * sum of each 16,
+//            pair_sums [4][R]: two int16, the sums of values 64p .. 64p+31 (low half) and 64p+32 .. 64p+63
+//            (high half)
+// Packed matrices: panels of 16 rows, see packed_matrix.h.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace shoal::engine::cpu {
+
+enum class Isa : uint8_t { portable, avx2, avx512 };
+
+enum class ActivationFormat : uint8_t { f32, q8_32, q8_256 };
+
+constexpr uint32_t kPanelRows = 16;        // outputs of a panel, one 32-bit lane each
+constexpr uint32_t kMaxTileRows = 8;       // activation rows computed together
+constexpr uint32_t kAttentionQueries = 8;  // query vectors computed together
+constexpr uint32_t kAttentionRun = 64;     // tokens of a softmax run; runs start at multiples of it
+
+// Bytes a row takes in prepared activations; `columns` is whole blocks.
+constexpr size_t prepared_row_bytes(ActivationFormat format, size_t columns) {
+  switch (format) {
+    case ActivationFormat::f32:
+      return columns * 4;
+    case ActivationFormat::q8_32:
+      return columns / 32 * 40;
+    case ActivationFormat::q8_256:
+      return columns / 256 * 340;
+  }
+  return 0;
+}
+
+// output[t * output_stride + n] = sum over k of activation[t][k] * weight[n][k], for the outputs n of panels
+// [first_panel, end_panel) that are < output_rows and all `row_count` rows of `activations` (which starts a
+// tile).
+struct MatrixTask {
+  const uint8_t* panels;
+  size_t panel_bytes;
+  uint32_t first_panel;
+  uint32_t end_panel;
+  uint32_t output_rows;
+  uint32_t columns;
+  const uint8_t* activations;
+  uint32_t row_count;
+  float* output;
+  size_t output_stride;
+};
+
+// Up to kAttentionQueries query vectors that share a kv head and a sequence. Query q sees tokens
+// [first_visible[q], end_visible[q]), which is not empty. Token t is in page pages[t / page_tokens]; a page
+// holds, at key_offset, keys as [page_tokens / 16][head_dim][16 tokens] and, at value_offset, values as
+// [page_tokens][value_stride] with value_stride = head_dim rounded up to 16.
+struct AttentionTask {
+  uint32_t query_count;
+  const float* queries[kAttentionQueries];
+  float* outputs[kAttentionQueries];
+  uint32_t first_visible[kAttentionQueries];
+  uint32_t end_visible[kAttentionQueries];
+  const uint8_t* cache;
+  size_t page_bytes;
+  const uint32_t* pages;
+  uint32_t page_tokens;
+  size_t key_offset;
+  size_t value_offset;
+  uint32_t head_dim;
+  float scale;
+  float* scratch;  // attention_scratch_floats(head_dim)
+};
+constexpr size_t attention_scratch_floats(size_t head_dim) {
+  size_t padded = (head_dim + 15) / 16 * 16;
+  return kAttentionQueries * (2 * padded + kAttentionRun);
+}
+
+struct Kernels {
+  Isa isa;
+  uint32_t tile_rows;  // <= kMaxTileRows
+
+  using Multiply = void (*)(const MatrixTask&);
+  Multiply multiply_f32, multiply_f16, multiply_bf16, multiply_q8_0, multiply_q4_0, multiply_q4_k,
+      multiply_q6_k;
+
+  // Fills one tile from `row_count` <= tile_rows rows of f32 that lie `stride` floats apart.
+  using Prepare = void (*)(const float* rows, size_t stride, uint32_t row_count, uint32_t columns,
+                           uint8_t* tile);
+  Prepare prepare_f32, prepare_q8_32, prepare_q8_256;
+
+  // output = input / sqrt(mean(input^2) + epsilon) * weight
+  void (*rms_norm)(const float* input, const float* weight, uint32_t size, float epsilon, float* output);
+  void (*add)(const float* a, const float* b, size_t size, float* output);
+  void (*silu_multiply)(const float* gate, const float* up, size_t size, float* output);
+  void (*gelu_tanh_multiply)(const float* gate, const float* up, size_t size, float* output);
+  void (*exponential)(const float* input, size_t size, float* output);  // exp, see lanes/exponential.h
+  // Rotates the first 2 * pairs values of one head in place.
+  void (*rope_halves)(float* head, const float* cosines, const float* sines, uint32_t pairs);
+  void (*rope_interleaved)(float* head, const float* cosines, const float* sines, uint32_t pairs);
+  void (*to_f16)(const float* input, size_t size, uint16_t* output);  // nearest even
+
+  using Attend = void (*)(const AttentionTask&);
+  Attend attend_f32, attend_f16;
+};
+
+}  // namespace shoal::engine::cpu
