@@ -1,0 +1,152 @@
+"""Builds shoal and runs every test suite; the last line is "N passed, N failed[, N skipped]".
+
+Suites are the rooms' gtest programs (build/release/tests, and again under AddressSanitizer for the rooms that touch
+bytes from outside) and the Python suites tests/*/test_*.py. See ./test for the arguments.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Rooms whose tests run under the sanitizers too: whatever reads files, frames, requests or indexes weights.
+SANITIZED_ROOMS = ["base", "formats", "text", "link", "engine", "model", "runtime", "worker", "scheduler", "planner",
+                   "cluster", "serving", "api"]
+SUITE_TIMEOUT_SECONDS = 900
+
+
+class Tally:
+    """Counts over all suites, and the names of what failed."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.failures = []
+
+    def add(self, suite, passed, failures, skipped, seconds):
+        self.passed += passed
+        self.failed += len(failures)
+        self.skipped += skipped
+        self.failures += [f"{suite}: {name}" for name in failures]
+        note = f", {skipped} skipped" if skipped else ""
+        print(f"{'FAIL' if failures else 'ok  '} {suite:<24} {passed} passed, {len(failures)} failed{note} ({seconds:.1f} s)",
+              flush=True)
+
+
+def build(preset, targets):
+    started = time.monotonic()
+    if subprocess.run([ROOT / "tools" / "build", preset, *targets], cwd=ROOT).returncode != 0:
+        print(f"the {preset} build failed")
+        print("0 passed, 1 failed")
+        sys.exit(1)
+    print(f"built {preset} in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def run(command, environment):
+    """Runs a suite; returns (exit code or None on timeout, output)."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              stdin=subprocess.DEVNULL, timeout=SUITE_TIMEOUT_SECONDS)
+        return done.returncode, done.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired as expired:
+        return None, (expired.stdout or b"").decode(errors="replace")
+
+
+def gtest_cases(report):
+    for suite in report.get("testsuites", []):
+        for case in suite.get("testsuite", []):
+            yield f"{suite['name']}.{case['name']}", case
+
+
+def run_gtest(name, program, environment, tally):
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        report_path = pathlib.Path(scratch) / "report.json"
+        code, output = run([program, f"--gtest_output=json:{report_path}", "--gtest_brief=1"], environment)
+        report = json.loads(report_path.read_text()) if report_path.exists() else None
+    passed, failures, skipped = 0, [], 0
+    for case_name, case in gtest_cases(report or {}):
+        if case.get("failures"):
+            failures.append(case_name)
+        elif case.get("result") == "SKIPPED":
+            skipped += 1
+        else:
+            passed += 1
+    if report is None or (code != 0 and not failures):
+        failures.append(f"(ended with {'a timeout' if code is None else f'code {code}'})")
+    if failures:
+        print(output[-8000:])
+    tally.add(name, passed, failures, skipped, time.monotonic() - started)
+
+
+def run_python(name, path, environment, tally):
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        report_path = pathlib.Path(scratch) / "report.json"
+        code, output = run([sys.executable, ROOT / "tests" / "support" / "run_suite.py", path, report_path], environment)
+        report = json.loads(report_path.read_text()) if report_path.exists() else None
+    if report is None:
+        report = {"passed": 0, "failures": [f"(ended with {'a timeout' if code is None else f'code {code}'})"], "skipped": 0}
+    # What suites print are measurements and reasons for skipping; failures are in there too.
+    text = output[-12000:].strip()
+    if text:
+        print("\n".join("     " + line for line in text.splitlines()))
+    tally.add(name, report["passed"], report["failures"], report["skipped"], time.monotonic() - started)
+
+
+def suites(preset_directory, suffix=""):
+    for program in sorted((preset_directory / "tests").glob("*_test")):
+        yield program.name.removesuffix("_test") + suffix, program
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Builds shoal and runs its tests.")
+    parser.add_argument("--all", action="store_true", help="the slow tests too")
+    parser.add_argument("--no-sanitizers", action="store_true", help="leave out the AddressSanitizer runs")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only suites whose name contains one of these")
+    arguments = parser.parse_args()
+
+    def wanted(name):
+        return not arguments.names or any(part in name for part in arguments.names)
+
+    environment = dict(os.environ)
+    if arguments.all:
+        environment["SHOAL_TEST_ALL"] = "1"
+    environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0")
+    sanitized = [] if arguments.no_sanitizers else [room for room in SANITIZED_ROOMS if wanted(room + "-asan")]
+
+    build("release", ["all"])
+    if sanitized:
+        build("asan", [f"{room}_test" for room in sanitized if list((ROOT / "src" / room).rglob("*_test.cpp"))])
+
+    tally = Tally()
+    for path in sorted((ROOT / "tests").glob("*/test_*.py")):
+        name = path.stem.removeprefix("test_")
+        if name == "tidy" and wanted(name):
+            run_python(name, path, environment, tally)
+    for name, program in suites(ROOT / "build" / "release"):
+        if wanted(name):
+            run_gtest(name, program, environment, tally)
+    for name, program in suites(ROOT / "build" / "asan", "-asan"):
+        if name.removesuffix("-asan") in sanitized:
+            run_gtest(name, program, environment, tally)
+    for path in sorted((ROOT / "tests").glob("*/test_*.py")):
+        name = path.stem.removeprefix("test_")
+        if name != "tidy" and wanted(name):
+            run_python(name, path, environment, tally)
+
+    for failure in tally.failures:
+        print("failed:", failure)
+    if tally.passed + tally.failed == 0:
+        print("no suite has such a name")
+        tally.failed = 1
+    print(f"{tally.passed} passed, {tally.failed} failed" + (f", {tally.skipped} skipped" if tally.skipped else ""))
+    sys.exit(1 if tally.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
