@@ -53,6 +53,7 @@ class Checkpoint {
   Result<std::string> read_sibling(std::string_view file_name, uint64_t limit) const;
 
  private:
+  friend struct CheckpointLoader;
   struct State;
   explicit Checkpoint(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
