@@ -31,6 +31,7 @@ inline constexpr uint64_t kMaxShardFiles = 4096;
 // Model shapes.
 inline constexpr uint64_t kMaxLayers = 1024;
 inline constexpr uint64_t kMaxHeads = 4096;
+inline constexpr uint64_t kMaxHeadDim = 8192;
 inline constexpr uint64_t kMaxWidth = 1 << 20;                // hidden, head and feed-forward sizes
 inline constexpr uint64_t kMaxVocabulary = 4'000'000;
 inline constexpr uint64_t kMaxContextTokens = 16 << 20;
