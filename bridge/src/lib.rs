@@ -3,4 +3,11 @@
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 mod bus;
+mod confined;
+mod decoder;
 mod errors;
+mod json;
+mod special;
+mod strftime;
+mod template;
+mod tokenizer;

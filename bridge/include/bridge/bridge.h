@@ -1,5 +1,7 @@
-/* The Rust libraries behind C headers: zenoh (bus.h). */
+/* The Rust libraries behind C headers: zenoh (bus.h), tokenizers (tokenizer.h), minijinja (template.h). */
 #pragma once
 
 #include "bridge/bus.h"
 #include "bridge/common.h"
+#include "bridge/template.h"
+#include "bridge/tokenizer.h"

@@ -1,0 +1,131 @@
+//! Runs hostile work on a thread of its own that can be given up on.
+//!
+//! A template can double a string thirty times in a few instructions, which neither fuel nor an output limit sees, and
+//! Rust has no way to fail one allocation. So the allocator counts what a confined thread holds. A thread that goes over
+//! its budget, or whose caller stopped waiting, is parked inside its next allocation for ever: it holds no lock, its
+//! memory is bounded by the budget, and the process lives. The caller of `run` gets `Overrun`.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
+use std::sync::Arc;
+use std::time::Duration;
+
+const STACK_BYTES: usize = 16 << 20;
+
+pub enum Overrun {
+    Memory,
+    Time,
+}
+
+/// Lets the allocator end the wait of whoever runs the thread. Sending is a part of the standard library that may
+/// allocate, so the guard is taken off the thread before it is used.
+struct Guard {
+    budget: isize,
+    given_up: Arc<AtomicBool>,
+    over_budget: Box<dyn Fn()>,
+}
+
+thread_local! {
+    static HELD_BYTES: Cell<isize> = const { Cell::new(0) };
+    static GUARD: Cell<*const Guard> = const { Cell::new(std::ptr::null()) };
+}
+
+struct CountingAllocator;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+/// Adds `bytes` to what this thread holds, when it is confined. Does not return when that is too much.
+fn count(bytes: isize) {
+    let guard = GUARD.try_with(Cell::get).unwrap_or(std::ptr::null());
+    if guard.is_null() {
+        return;
+    }
+    let held = HELD_BYTES.with(|held| held.replace(held.get() + bytes)) + bytes;
+    // The guard lives on the stack of `confined_main`, which cannot end while it is set.
+    let guard = unsafe { &*guard };
+    let over = held > guard.budget;
+    if bytes > 0 && (over || guard.given_up.load(Ordering::Relaxed)) {
+        GUARD.with(|cell| cell.set(std::ptr::null()));
+        if over {
+            (guard.over_budget)();
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        System.alloc(layout)
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        System.alloc_zeroed(layout)
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        System.dealloc(pointer, layout);
+        count(-(layout.size() as isize));
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // While it is copied, both may exist.
+        count(new_size as isize);
+        let moved = System.realloc(pointer, layout, new_size);
+        count(-(layout.size() as isize));
+        moved
+    }
+}
+
+/// Runs `work` on a thread of its own. Work that overran keeps its thread and what it captured for ever, so callers
+/// must not try the same again.
+pub fn run<T: Send + 'static>(
+    memory_bytes: u64,
+    time: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Overrun> {
+    let (sender, receiver) = channel::<Result<T, Overrun>>();
+    let given_up = Arc::new(AtomicBool::new(false));
+    let flag = given_up.clone();
+    let budget = isize::try_from(memory_bytes).unwrap_or(isize::MAX);
+    let spawned = std::thread::Builder::new()
+        .name("template".to_string())
+        .stack_size(STACK_BYTES)
+        .spawn(move || confined_main(budget, flag, sender, work));
+    if let Err(error) = spawned {
+        panic!("cannot start a thread for a template: {error}");
+    }
+    match receiver.recv_timeout(time) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => {
+            given_up.store(true, Ordering::Relaxed);
+            Err(Overrun::Time)
+        }
+        Err(RecvTimeoutError::Disconnected) => panic!("the template's thread panicked"),
+    }
+}
+
+fn confined_main<T: Send + 'static>(
+    budget: isize,
+    given_up: Arc<AtomicBool>,
+    sender: Sender<Result<T, Overrun>>,
+    work: impl FnOnce() -> T,
+) {
+    let reporter = sender.clone();
+    let guard = Guard {
+        budget,
+        given_up,
+        over_budget: Box::new(move || {
+            let _ = reporter.send(Err(Overrun::Memory));
+        }),
+    };
+    GUARD.with(|cell| cell.set(&guard));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    GUARD.with(|cell| cell.set(std::ptr::null()));
+    if let Ok(result) = result {
+        let _ = sender.send(Ok(result));
+    }
+}

@@ -1,0 +1,265 @@
+//! tokenizer.h over the tokenizers library.
+
+use crate::decoder::Decoder;
+use crate::errors::{caller_string, caller_tokens, contain, failing, guard, Failure, Outcome, Status, View};
+use crate::special::AddedTokens;
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+use tokenizers::tokenizer::pre_tokenizer::OffsetType;
+use tokenizers::{Model, PreTokenizer, Tokenizer};
+
+const SPECIAL_RECOGNISED: i32 = 0;
+const SPECIAL_AS_TEXT: i32 = 1;
+const SPECIAL_UNCUT: i32 = 2;
+
+pub struct Opened {
+    tokenizer: Arc<Tokenizer>,
+    added: AddedTokens,
+    vocabulary_size: usize,
+}
+
+fn open(json: &[u8], max_ids: u32) -> Outcome<Opened> {
+    let malformed = |error| Failure::new(Status::Malformed, format!("tokenizer.json: {error}"));
+    let mut tokenizer = Tokenizer::from_bytes(json).map_err(malformed)?;
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(failing(Status::Malformed))?;
+    let largest = tokenizer.get_vocab(true).into_values().max();
+    let vocabulary_size = largest.map_or(0, |id| id as usize + 1);
+    if vocabulary_size > max_ids as usize {
+        let text = format!(
+            "tokenizer.json: token id {} is over the limit of {max_ids}",
+            vocabulary_size - 1
+        );
+        return Err(Failure::new(Status::Limit, text));
+    }
+    let added = AddedTokens::of(&tokenizer).map_err(failing(Status::Malformed))?;
+    Ok(Opened {
+        tokenizer: Arc::new(tokenizer),
+        added,
+        vocabulary_size,
+    })
+}
+
+impl Opened {
+    fn encode(&self, text: &str, add_special: bool, special: i32, cuts: &[usize]) -> Outcome<Vec<u32>> {
+        let everywhere: Vec<usize>;
+        let cuts = match special {
+            SPECIAL_RECOGNISED => &[],
+            SPECIAL_UNCUT => cuts,
+            SPECIAL_AS_TEXT => {
+                everywhere = (1..=text.len()).collect();
+                &everywhere
+            }
+            other => {
+                return Err(Failure::new(
+                    Status::InvalidArgument,
+                    format!("unknown shoal_special {other}"),
+                ))
+            }
+        };
+        if !cuts.is_sorted() {
+            return Err(Failure::new(Status::InvalidArgument, "cuts are not in rising order"));
+        }
+        let encoding = match cuts {
+            [] => self.tokenizer.encode_fast(text, add_special),
+            cuts => self.encode_with_cuts(text, add_special, cuts),
+        };
+        Ok(encoding.map_err(failing(Status::InvalidArgument))?.get_ids().to_vec())
+    }
+
+    /// The library's own `encode_fast` with another way of finding the added tokens.
+    fn encode_with_cuts(
+        &self,
+        text: &str,
+        add_special: bool,
+        cuts: &[usize],
+    ) -> tokenizers::Result<tokenizers::Encoding> {
+        let tokenizer = &*self.tokenizer;
+        let mut pieces = self.added.extract(tokenizer.get_normalizer(), text, cuts)?;
+        if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces)?;
+        }
+        tokenizer.get_model().tokenize_in_pretokenized(&mut pieces, None)?;
+        let encoding = pieces.into_encoding(None, 0, OffsetType::None)?;
+        tokenizer.post_process(encoding, None, add_special)
+    }
+}
+
+unsafe fn token_ids<'a>(tokens: *const i32, count: usize) -> Outcome<&'a [u32]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    let tokens = std::slice::from_raw_parts(tokens, count);
+    if let Some(token) = tokens.iter().find(|&&token| token < 0) {
+        return Err(Failure::new(
+            Status::InvalidArgument,
+            format!("token id {token} is negative"),
+        ));
+    }
+    // No id is negative, so the two types hold the same bits.
+    Ok(std::slice::from_raw_parts(tokens.as_ptr() as *const u32, count))
+}
+
+unsafe fn give_text(given: &str, text: *mut *mut c_char, size: *mut usize) {
+    *text = caller_string(given.as_bytes());
+    *size = given.len();
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_tokenizer_open(
+    json: View,
+    max_ids: u32,
+    tokenizer: *mut *mut Opened,
+    error: *mut *mut c_char,
+) -> i32 {
+    guard(error, || {
+        let opened = open(json.bytes(), max_ids)?;
+        *tokenizer = Box::into_raw(Box::new(opened));
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_tokenizer_free(tokenizer: *mut Opened) {
+    if !tokenizer.is_null() {
+        contain(|| drop(Box::from_raw(tokenizer)));
+    }
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_tokenizer_vocabulary_size(tokenizer: *const Opened) -> usize {
+    (*tokenizer).vocabulary_size
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_tokenizer_find(tokenizer: *const Opened, token: View) -> i32 {
+    let mut found = -1;
+    contain(|| {
+        if let Ok(token) = token.text("token") {
+            found = (*tokenizer).tokenizer.token_to_id(token).map_or(-1, |id| id as i32);
+        }
+    });
+    found
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_tokenizer_token(tokenizer: *const Opened, id: i32, size: *mut usize) -> *mut c_char {
+    let mut text = std::ptr::null_mut();
+    contain(|| {
+        let id = u32::try_from(id).ok();
+        if let Some(token) = id.and_then(|id| (*tokenizer).tokenizer.id_to_token(id)) {
+            give_text(&token, &mut text, size);
+        }
+    });
+    text
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_tokenizer_added(
+    tokenizer: *const Opened,
+    each: extern "C" fn(*mut c_void, i32, i32, View),
+    context: *mut c_void,
+) {
+    contain(|| {
+        let tokens = (*tokenizer).tokenizer.get_added_tokens_decoder();
+        let mut added: Vec<_> = tokens.iter().collect();
+        added.sort_by_key(|(&id, _)| id);
+        for (&id, token) in added {
+            each(context, id as i32, token.special.into(), token.content.as_str().into());
+        }
+    });
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_tokenizer_encode(
+    tokenizer: *const Opened,
+    text: View,
+    add_special: i32,
+    special: i32,
+    cuts: *const usize,
+    cut_count: usize,
+    tokens: *mut *mut i32,
+    count: *mut usize,
+    error: *mut *mut c_char,
+) -> i32 {
+    guard(error, || {
+        let text = text.text("text")?;
+        let cuts = match cut_count {
+            0 => &[],
+            _ => std::slice::from_raw_parts(cuts, cut_count),
+        };
+        let ids = (*tokenizer).encode(text, add_special != 0, special, cuts)?;
+        *tokens = caller_tokens(&ids);
+        *count = ids.len();
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_tokenizer_decode(
+    tokenizer: *const Opened,
+    tokens: *const i32,
+    count: usize,
+    skip_special: i32,
+    text: *mut *mut c_char,
+    size: *mut usize,
+    error: *mut *mut c_char,
+) -> i32 {
+    guard(error, || {
+        let ids = token_ids(tokens, count)?;
+        let decoded = (*tokenizer).tokenizer.decode(ids, skip_special != 0);
+        give_text(&decoded.map_err(failing(Status::InvalidArgument))?, text, size);
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_decoder_open(
+    tokenizer: *const Opened,
+    skip_special: i32,
+    decoder: *mut *mut Decoder,
+    error: *mut *mut c_char,
+) -> i32 {
+    guard(error, || {
+        let opened = Decoder::new((*tokenizer).tokenizer.clone(), skip_special != 0);
+        *decoder = Box::into_raw(Box::new(opened));
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_decoder_free(decoder: *mut Decoder) {
+    if !decoder.is_null() {
+        contain(|| drop(Box::from_raw(decoder)));
+    }
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_decoder_push(
+    decoder: *mut Decoder,
+    token: i32,
+    text: *mut *mut c_char,
+    size: *mut usize,
+    error: *mut *mut c_char,
+) -> i32 {
+    guard(error, || {
+        let id = token_ids(&token, 1)?[0];
+        let piece = (*decoder).push(id).map_err(failing(Status::InvalidArgument))?;
+        give_text(&piece, text, size);
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_decoder_flush(
+    decoder: *mut Decoder,
+    text: *mut *mut c_char,
+    size: *mut usize,
+    error: *mut *mut c_char,
+) -> i32 {
+    guard(error, || {
+        let rest = (*decoder).flush().map_err(failing(Status::InvalidArgument))?;
+        give_text(&rest, text, size);
+        Ok(())
+    })
+}
