@@ -47,8 +47,9 @@ struct Usage {
 };
 
 struct TokenText {                // for logprobs
-  std::string text;
+  std::string text;               // the token's own bytes, perhaps a part of a character
   runtime::SampledToken sampled;
+  std::vector<std::string> alternative_texts;  // of sampled.alternatives, in their order
 };
 
 // Exactly one of on_finished / on_error ends a generation; nothing comes after it.
