@@ -1,0 +1,69 @@
+// Which tokens end an answer: what the files say, and for GGUF the end-of-turn tokens that chat models are
+// known by.
+#include <algorithm>
+#include <array>
+
+#include "base/limits.h"
+#include "model/decoder_spec.h"
+
+namespace shoal::model {
+namespace {
+
+using formats::Checkpoint;
+using formats::GgufMetadata;
+
+// Texts of control tokens that end a turn or a document. A GGUF names one of them at best.
+constexpr std::array<std::string_view, 7> kEndTexts = {
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>"};
+constexpr int64_t kControlToken = 3;  // tokenizer.ggml.token_type
+
+void add(std::vector<int32_t>& ids, int64_t id) {
+  if (id < 0 || id >= static_cast<int64_t>(limits::kMaxVocabulary)) return;
+  const auto token = static_cast<int32_t>(id);
+  if (std::ranges::find(ids, token) == ids.end()) ids.push_back(token);
+}
+
+// `eos_token_id` is a number or a list of numbers.
+void add_from_json(std::vector<int32_t>& ids, const JsonObject& object) {
+  const Json* value = find(object, "eos_token_id");
+  if (!value) return;
+  if (value->is_int64()) add(ids, value->get_int64());
+  const JsonArray* list = value->if_array();
+  if (!list) return;
+  constexpr size_t kMostIds = 64;
+  for (size_t i = 0; i < std::min(list->size(), kMostIds); ++i) {
+    if ((*list)[i].is_int64()) add(ids, (*list)[i].get_int64());
+  }
+}
+
+void add_known_end_tokens(std::vector<int32_t>& ids, const GgufMetadata& metadata) {
+  const auto* tokens = metadata.find_strings("tokenizer.ggml.tokens");
+  const auto types = metadata.integers("tokenizer.ggml.token_type");
+  if (!tokens || types.size() != tokens->size()) return;
+  for (size_t id = 0; id < tokens->size(); ++id) {
+    if (types[id] != kControlToken) continue;
+    if (std::ranges::find(kEndTexts, (*tokens)[id]) != kEndTexts.end()) add(ids, static_cast<int64_t>(id));
+  }
+}
+
+}  // namespace
+
+std::vector<int32_t> end_of_sequence_ids(const Checkpoint& checkpoint) {
+  std::vector<int32_t> ids;
+  if (const GgufMetadata* metadata = checkpoint.gguf()) {
+    for (auto key :
+         {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+      const auto id = metadata->get_integer(key, 0, limits::kMaxVocabulary);
+      if (id && *id) add(ids, **id);
+    }
+    add_known_end_tokens(ids, *metadata);
+    return ids;
+  }
+  if (auto text = checkpoint.read_sibling("generation_config.json", limits::kMaxConfigBytes)) {
+    if (auto generation = parse_json_object(*text, "generation_config.json")) add_from_json(ids, *generation);
+  }
+  if (checkpoint.config()) add_from_json(ids, *checkpoint.config());
+  return ids;
+}
+
+}  // namespace shoal::model
