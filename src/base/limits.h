@@ -52,6 +52,8 @@ inline constexpr size_t kMaxStopStringBytes = 1024;
 inline constexpr size_t kMaxMessages = 10'000;
 inline constexpr size_t kMaxChoices = 16;                     // n of one request
 inline constexpr size_t kMaxQueuedRequests = 256;             // waiting at one instance; more is 429
+inline constexpr uint32_t kMaxTopLogprobs = 128;               // alternatives reported per token
+inline constexpr size_t kMaxLogitBias = 4096;                 // tokens with a bias in one request
 inline constexpr size_t kMaxActiveSequences = 64;             // decoding at once in one instance
 
 // Frames and messages between processes.
