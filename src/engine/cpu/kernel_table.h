@@ -100,7 +100,8 @@ struct Kernels {
   void (*add)(const float* a, const float* b, size_t size, float* output);
   void (*silu_multiply)(const float* gate, const float* up, size_t size, float* output);
   void (*gelu_tanh_multiply)(const float* gate, const float* up, size_t size, float* output);
-  void (*exponential)(const float* input, size_t size, float* output);  // exp, see lanes/exponential.h
+  void (*exponential)(const float* input, size_t size,
+                      float* output);  // exp, see sixteen_lanes/elementwise.h
   // Rotates the first 2 * pairs values of one head in place.
   void (*rope_halves)(float* head, const float* cosines, const float* sines, uint32_t pairs);
   void (*rope_interleaved)(float* head, const float* cosines, const float* sines, uint32_t pairs);

@@ -1,0 +1,228 @@
+// Attention of a few query vectors over one kv head's pages, over sixteen lanes. Include after a lanes.h.
+//
+// The order of operations, per query vector and whatever shares its tile or step: tokens are taken in runs of
+// 64 that start at multiples of 64. In a run: score = scale * (sequential FMA over head_dim); the run's
+// maximum; where it exceeds the maximum so far, the sums so far are multiplied by exp(old - new); weights
+// exp(score - maximum) are added to 16 lane sums (token % 16), and output[d] = fma(weight, value[d],
+// output[d]) token by token. At the end the lane sums are folded by the fixed tree and the output is
+// multiplied by 1 / sum.
+#pragma once
+
+#include "engine/cpu/sixteen_lanes/elementwise.h"
+
+namespace shoal::engine::cpu {
+namespace {
+
+struct CacheF32 {
+  static constexpr size_t kBytes = 4;
+  static F32x16 load_values(const uint8_t* from) { return load(reinterpret_cast<const float*>(from)); }
+};
+struct CacheF16 {
+  static constexpr size_t kBytes = 2;
+  static F32x16 load_values(const uint8_t* from) { return load_f16(from); }
+};
+
+struct QueryState {
+  F32x16 lane_sums;
+  float maximum;
+};
+
+inline const uint8_t* page_of(const AttentionTask& task, uint32_t token) {
+  return task.cache + size_t{task.pages[token / task.page_tokens]} * task.page_bytes;
+}
+
+// scores[q * kAttentionRun + t - run] for tokens t of [begin, end), both multiples of 16 inside the run.
+// `queries` is [head_dim][rows].
+template <class Cache, int rows>
+inline void score_run(const AttentionTask& task, const float* queries, uint32_t run, uint32_t begin,
+                      uint32_t end, float* scores) {
+  F32x16 scale = broadcast(task.scale);
+  for (uint32_t token = begin; token < end; token += 16) {
+    const uint8_t* keys = page_of(task, token) + task.key_offset +
+                          size_t{token % task.page_tokens} * task.head_dim * Cache::kBytes;
+    F32x16 sums[rows];
+#pragma GCC unroll kUnroll
+    for (int q = 0; q < rows; ++q) sums[q] = zero_f32();
+    for (uint32_t d = 0; d < task.head_dim; ++d) {
+      F32x16 key = Cache::load_values(keys + size_t{d} * 16 * Cache::kBytes);
+#pragma GCC unroll kUnroll
+      for (int q = 0; q < rows; ++q) sums[q] = fma(key, broadcast(queries[size_t{d} * rows + q]), sums[q]);
+    }
+#pragma GCC unroll kUnroll
+    for (int q = 0; q < rows; ++q)
+      store(scores + q * kAttentionRun + (token - run), multiply(sums[q], scale));
+  }
+}
+
+// Turns one query's scores of tokens [begin, end) of the run into weights; returns what its output must be
+// multiplied by first. [begin, end) is not empty.
+inline float soften_run(QueryState& state, float* scores, uint32_t run, uint32_t begin, uint32_t end) {
+  F32x16 nothing = broadcast(-__builtin_inff());
+  F32x16 largest = nothing;
+  uint32_t first = begin / 16 * 16 - run;
+  for (uint32_t i = first; i < end - run; i += 16) {
+    uint32_t low = begin - run > i ? begin - run - i : 0, high = end - run - i < 16 ? end - run - i : 16;
+    F32x16 masked = select_range(low, high, load(scores + i), nothing);
+    store(scores + i, masked);
+    largest = maximum(largest, masked);
+  }
+  float run_maximum = fold_maximum(largest);
+  float rescale = 1.0f;
+  if (run_maximum > state.maximum) {
+    rescale = first_lane(exponential(broadcast(state.maximum - run_maximum)));
+    state.maximum = run_maximum;
+    state.lane_sums = multiply(state.lane_sums, broadcast(rescale));
+  }
+  F32x16 top = broadcast(state.maximum);
+  for (uint32_t i = first; i < end - run; i += 16) {
+    F32x16 weights = exponential(subtract(load(scores + i), top));
+    store(scores + i, weights);
+    state.lane_sums = add(state.lane_sums, weights);
+  }
+  return rescale;
+}
+
+// outputs[q][0 .. 16 * vectors) = outputs * rescale + sum over tokens [begin, end) of weight * value.
+template <class Cache, int rows, int vectors>
+inline void mix_values(const AttentionTask& task, const float* scores, uint32_t run, uint32_t begin,
+                       uint32_t end, uint32_t dimension, const float* rescale, float* outputs,
+                       size_t output_stride) {
+  size_t value_bytes = output_stride * Cache::kBytes;
+  F32x16 sums[rows][vectors];
+#pragma GCC unroll kUnroll
+  for (int q = 0; q < rows; ++q) {
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < vectors; ++v) {
+      sums[q][v] = multiply(load(outputs + q * output_stride + dimension + 16 * v), broadcast(rescale[q]));
+    }
+  }
+  for (uint32_t token = begin; token < end;) {
+    uint32_t row = token % task.page_tokens;
+    uint32_t page_end = token - row + task.page_tokens < end ? token - row + task.page_tokens : end;
+    const uint8_t* values =
+        page_of(task, token) + task.value_offset + row * value_bytes + dimension * Cache::kBytes;
+    for (; token < page_end; ++token, values += value_bytes) {
+#pragma GCC unroll kUnroll
+      for (int v = 0; v < vectors; ++v) {
+        F32x16 value = Cache::load_values(values + 16 * v * Cache::kBytes);
+#pragma GCC unroll kUnroll
+        for (int q = 0; q < rows; ++q) {
+          sums[q][v] = fma(broadcast(scores[q * kAttentionRun + (token - run)]), value, sums[q][v]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll kUnroll
+  for (int q = 0; q < rows; ++q) {
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < vectors; ++v) store(outputs + q * output_stride + dimension + 16 * v, sums[q][v]);
+  }
+}
+
+template <class Cache, int rows>
+inline void mix_all_values(const AttentionTask& task, const float* scores, uint32_t run, uint32_t begin,
+                           uint32_t end, const float* rescale, float* outputs, size_t stride) {
+  uint32_t d = 0;
+  for (; d + 64 <= stride; d += 64) {
+    mix_values<Cache, rows, 4>(task, scores, run, begin, end, d, rescale, outputs, stride);
+  }
+  for (; d < stride; d += 16) {
+    mix_values<Cache, rows, 1>(task, scores, run, begin, end, d, rescale, outputs, stride);
+  }
+}
+
+inline uint32_t larger(uint32_t a, uint32_t b) {
+  return a > b ? a : b;
+}
+inline uint32_t smaller(uint32_t a, uint32_t b) {
+  return a < b ? a : b;
+}
+
+// One run for all queries of the tile: those that see the same tokens are mixed two at a time.
+template <class Cache, int rows>
+inline void attend_run(const AttentionTask& task, const float* queries, uint32_t run, QueryState* states,
+                       float* scores, float* outputs, size_t stride) {
+  uint32_t begin[rows], end[rows], lowest = run + kAttentionRun, highest = run;
+  for (int q = 0; q < rows; ++q) {
+    begin[q] = larger(task.first_visible[q], run);
+    end[q] = smaller(task.end_visible[q], run + kAttentionRun);
+    if (begin[q] >= end[q]) continue;
+    lowest = smaller(lowest, begin[q]);
+    highest = larger(highest, end[q]);
+  }
+  if (lowest >= highest) return;
+  score_run<Cache, rows>(task, queries, run, lowest / 16 * 16, (highest + 15) / 16 * 16, scores);
+  float rescale[rows];
+  for (int q = 0; q < rows; ++q) {
+    if (begin[q] < end[q])
+      rescale[q] = soften_run(states[q], scores + q * kAttentionRun, run, begin[q], end[q]);
+  }
+  for (int q = 0; q < rows;) {
+    if (begin[q] >= end[q]) {
+      ++q;
+      continue;
+    }
+    bool pair = q + 1 < rows && begin[q + 1] == begin[q] && end[q + 1] == end[q];
+    const float* weights = scores + q * kAttentionRun;
+    float* output = outputs + q * stride;
+    if (pair) {
+      mix_all_values<Cache, 2>(task, weights, run, begin[q], end[q], rescale + q, output, stride);
+    } else {
+      mix_all_values<Cache, 1>(task, weights, run, begin[q], end[q], rescale + q, output, stride);
+    }
+    q += pair ? 2 : 1;
+  }
+}
+
+template <class Cache, int rows>
+inline void attend_rows(const AttentionTask& task) {
+  size_t stride = (size_t{task.head_dim} + 15) / 16 * 16;
+  float* queries = task.scratch;
+  float* outputs = queries + kAttentionQueries * stride;
+  float* scores = outputs + kAttentionQueries * stride;
+  QueryState states[rows];
+  uint32_t first = task.first_visible[0], last = task.end_visible[0];
+  for (int q = 0; q < rows; ++q) {
+    states[q] = {zero_f32(), -__builtin_inff()};
+    first = smaller(first, task.first_visible[q]);
+    last = larger(last, task.end_visible[q]);
+    for (size_t d = 0; d < task.head_dim; ++d)
+      queries[d * rows + static_cast<size_t>(q)] = task.queries[q][d];
+  }
+  for (size_t i = 0; i < rows * stride; i += 16) store(outputs + i, zero_f32());
+  for (uint32_t run = first / kAttentionRun * kAttentionRun; run < last; run += kAttentionRun) {
+    attend_run<Cache, rows>(task, queries, run, states, scores, outputs, stride);
+  }
+  for (int q = 0; q < rows; ++q) {
+    F32x16 inverse = broadcast(1.0f / fold_add(states[q].lane_sums));
+    for_lanes(task.head_dim, [&](size_t d, uint32_t count) {
+      F32x16 value = multiply(load(outputs + static_cast<size_t>(q) * stride + d), inverse);
+      store_up_to(task.outputs[q] + d, value, count);
+    });
+  }
+}
+
+template <class Cache>
+void attend(const AttentionTask& task) {
+  switch (task.query_count) {
+    case 1:
+      return attend_rows<Cache, 1>(task);
+    case 2:
+      return attend_rows<Cache, 2>(task);
+    case 3:
+      return attend_rows<Cache, 3>(task);
+    case 4:
+      return attend_rows<Cache, 4>(task);
+    case 5:
+      return attend_rows<Cache, 5>(task);
+    case 6:
+      return attend_rows<Cache, 6>(task);
+    case 7:
+      return attend_rows<Cache, 7>(task);
+    case 8:
+      return attend_rows<Cache, 8>(task);
+  }
+}
+
+}  // namespace
+}  // namespace shoal::engine::cpu

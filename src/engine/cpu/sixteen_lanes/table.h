@@ -1,0 +1,38 @@
+// The table of one instruction set, from the kernels written over its lanes. Include after its lanes.h, once.
+#pragma once
+
+#include "engine/cpu/sixteen_lanes/attention.h"
+#include "engine/cpu/sixteen_lanes/elementwise.h"
+#include "engine/cpu/sixteen_lanes/matrix.h"
+#include "engine/cpu/sixteen_lanes/prepare.h"
+
+namespace shoal::engine::cpu {
+namespace {
+
+constexpr Kernels kTable = {
+    .isa = kIsa,
+    .tile_rows = kTileRows,
+    .multiply_f32 = multiply_float<F32Weights>,
+    .multiply_f16 = multiply_float<F16Weights>,
+    .multiply_bf16 = multiply_float<Bf16Weights>,
+    .multiply_q8_0 = multiply_quantised<Q8_0>,
+    .multiply_q4_0 = multiply_quantised<Q4_0>,
+    .multiply_q4_k = multiply_quantised<Q4_K>,
+    .multiply_q6_k = multiply_quantised<Q6_K>,
+    .prepare_f32 = prepare_f32,
+    .prepare_q8_32 = prepare_q8_32,
+    .prepare_q8_256 = prepare_q8_256,
+    .rms_norm = rms_norm,
+    .add = add_rows,
+    .silu_multiply = silu_multiply,
+    .gelu_tanh_multiply = gelu_tanh_multiply,
+    .exponential = exponential_of,
+    .rope_halves = rope_halves,
+    .rope_interleaved = rope_interleaved,
+    .to_f16 = to_f16,
+    .attend_f32 = attend<CacheF32>,
+    .attend_f16 = attend<CacheF16>,
+};
+
+}  // namespace
+}  // namespace shoal::engine::cpu

@@ -1,0 +1,15 @@
+// The tables that instruction set folders define. Only kernels.cpp decides which of them may run.
+//
+// Nothing but these getters may leave a unit compiled for AVX2 or AVX-512. Check:
+//   nm -C kernels.cpp.o | grep -E ' [WVu] '   prints nothing
+#pragma once
+
+#include "engine/cpu/kernel_table.h"
+
+namespace shoal::engine::cpu {
+
+const Kernels& portable_kernels();
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+
+}  // namespace shoal::engine::cpu
