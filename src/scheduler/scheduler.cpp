@@ -54,8 +54,8 @@ std::optional<runtime::Step> Scheduler::next_step() {
   runtime::Step step;
   InFlight flight;
   for (Sequence* sequence : decoding()) {
-    // A sequence without a page gave up its place (it was the youngest), or makes a younger one do so.
-    if (ensure_page(*sequence)) add_rows(step, flight, *sequence, 1);
+    // When pages run out the youngest gives up its place: that may be this one now, or have been it before.
+    if (active_.contains(sequence->arrival) && ensure_page(*sequence)) add_rows(step, flight, *sequence, 1);
   }
   size_t budget = options_.step_tokens - std::min<size_t>(options_.step_tokens - 1, step.token_ids.size());
   std::vector<Sequence*> prompts = prefilling();

@@ -55,8 +55,8 @@ SchedulerOptions plenty() {
 }
 
 // Steps go to the world at once, results come back when asked for.
-struct Run {
-  explicit Run(const SchedulerOptions& options)
+struct Rehearsal {
+  explicit Rehearsal(const SchedulerOptions& options)
       : scheduler(options), world(options.page_tokens, options.page_count, kVocabulary) {}
 
   bool submit() {
@@ -131,7 +131,7 @@ TEST(Scheduler, TokensDoNotDependOnBudgetArrivalInFlightPagesOrCancelledNeighbou
     options.maximum_in_flight = static_cast<uint32_t>(1 + random() % 4);
     options.step_tokens = static_cast<uint32_t>(1 + random() % 40);
     options.maximum_active = 1 + random() % 16;
-    Run run(options);
+    Rehearsal run(options);
     const uint32_t capacity = run.scheduler.capacity_tokens();
     std::vector<Request> requests = random_requests(random, capacity);
     std::set<SequenceId> cancelled;
@@ -189,7 +189,7 @@ TEST(Scheduler, TokensDoNotDependOnBudgetArrivalInFlightPagesOrCancelledNeighbou
 }
 
 TEST(Scheduler, LongPromptTakesNoMoreThanTheBudgetAndDecodesGoOn) {
-  Run run(plenty());
+  Rehearsal run(plenty());
   ASSERT_TRUE(run.scheduler.add(make_request(1, counting_prompt(3), 400)).has_value());
   run.submit();
   run.deliver();
@@ -203,7 +203,7 @@ TEST(Scheduler, LongPromptTakesNoMoreThanTheBudgetAndDecodesGoOn) {
 }
 
 TEST(Scheduler, ShortPromptOvertakesALongOneThatIsBeingRead) {
-  Run run(plenty());
+  Rehearsal run(plenty());
   ASSERT_TRUE(run.scheduler.add(make_request(1, counting_prompt(400), 5)).has_value());
   run.submit();
   run.deliver();
@@ -215,7 +215,7 @@ TEST(Scheduler, ShortPromptOvertakesALongOneThatIsBeingRead) {
 }
 
 TEST(Scheduler, SameLongPromptsAreComputedOnce) {
-  Run run(plenty());
+  Rehearsal run(plenty());
   for (SequenceId id = 1; id <= 4; ++id)
     ASSERT_TRUE(run.scheduler.add(make_request(id, counting_prompt(100), 4)).has_value());
   run.finish();
@@ -227,7 +227,7 @@ TEST(Scheduler, SameLongPromptsAreComputedOnce) {
 TEST(Scheduler, SeveralStagesGetStepsOfDifferentSequences) {
   SchedulerOptions options = plenty();
   options.maximum_in_flight = 3;
-  Run run(options);
+  Rehearsal run(options);
   for (SequenceId id = 1; id <= 6; ++id) {
     Request request = make_request(id, counting_prompt(2, static_cast<int32_t>(id * 7)), 50);
     request.ignore_end_of_sequence = true;
@@ -250,7 +250,7 @@ TEST(Scheduler, SeveralStagesGetStepsOfDifferentSequences) {
 TEST(Scheduler, FullQueueIsRefusedAndTakesRequestsAgainLater) {
   SchedulerOptions options = plenty();
   options.maximum_queued = 2;
-  Run run(options);
+  Rehearsal run(options);
   ASSERT_TRUE(run.scheduler.add(make_request(1, {5}, 3)).has_value());
   ASSERT_TRUE(run.scheduler.add(make_request(2, {6}, 3)).has_value());
   const Result<> refused = run.scheduler.add(make_request(3, {7}, 3));
@@ -262,7 +262,7 @@ TEST(Scheduler, FullQueueIsRefusedAndTakesRequestsAgainLater) {
 }
 
 TEST(Scheduler, PromptThatFillsTheContextIsRefusedWithTheNumber) {
-  Run run(plenty());
+  Rehearsal run(plenty());
   const Result<> refused = run.scheduler.add(make_request(1, counting_prompt(512), 3));
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::limit_exceeded);
@@ -275,7 +275,7 @@ TEST(Scheduler, PromptThatFillsTheContextIsRefusedWithTheNumber) {
 }
 
 TEST(Scheduler, CancelFreesPagesWithinAStepThoughItsTokenIsOnTheWay) {
-  Run run(plenty());
+  Rehearsal run(plenty());
   ASSERT_TRUE(run.scheduler.add(make_request(1, counting_prompt(9), 50)).has_value());
   run.submit();
   EXPECT_GT(run.scheduler.metrics().pages_used, 0u);
@@ -289,7 +289,7 @@ TEST(Scheduler, CancelFreesPagesWithinAStepThoughItsTokenIsOnTheWay) {
 }
 
 TEST(Scheduler, LateOrForeignResultsAreIgnoredOrRefused) {
-  Run run(plenty());
+  Rehearsal run(plenty());
   ASSERT_TRUE(run.scheduler.add(make_request(1, {5, 6}, 5)).has_value());
   run.submit();
   runtime::StepResult old = run.results.front();
@@ -303,7 +303,7 @@ TEST(Scheduler, LateOrForeignResultsAreIgnoredOrRefused) {
 }
 
 TEST(Scheduler, PenaltiesTravelWithTheirHistoryOnlyWhenTheyAreOn) {
-  Run run(plenty());
+  Rehearsal run(plenty());
   Request plain = make_request(1, {5, 6}, 5);
   Request penalised = make_request(2, {7, 8}, 5);
   penalised.committed = {9};
