@@ -1,0 +1,197 @@
+#include <gtest/gtest.h>
+
+#include "engine/cpu/attention_plan.h"
+#include "engine/cpu/cpu_backend.h"
+#include "engine/cpu/test_support.h"
+
+namespace shoal::engine::cpu {
+namespace {
+
+struct Heads {
+  uint32_t query_heads = 4;
+  uint32_t kv_heads = 2;
+  uint32_t head_dim = 32;
+  uint32_t window = 0;
+  uint32_t page_tokens = 16;
+  KvType type = KvType::f32;
+};
+
+// The tokens of one sequence, all at once: q, k and v as [tokens, heads * head_dim].
+struct Tokens {
+  uint32_t count;
+  std::vector<float> queries, keys, values;
+};
+
+Tokens random_tokens(const Heads& heads, uint32_t count, Random& random) {
+  size_t query_floats = size_t{count} * heads.query_heads * heads.head_dim;
+  size_t key_floats = size_t{count} * heads.kv_heads * heads.head_dim;
+  Tokens tokens = {count, normal_values(query_floats, random), normal_values(key_floats, random),
+                   normal_values(key_floats, random)};
+  for (float& value : tokens.queries) value *= 3;  // peaked weights
+  return tokens;
+}
+
+// Attention of all tokens, fed in chunks of the given sizes. Pages are scattered and hold NaN beforehand.
+std::vector<float> attend_in_chunks(const Kernels& kernels, const Heads& heads, const Tokens& tokens,
+                                    std::span<const uint32_t> chunks, unsigned threads) {
+  uint32_t page_count = (tokens.count + heads.page_tokens - 1) / heads.page_tokens;
+  KvLayerShape layers[2] = {{1, 16}, {heads.kv_heads, heads.head_dim}};
+  KvConfig config = {.type = heads.type, .page_tokens = heads.page_tokens, .page_count = 2 * page_count};
+  KvCache cache = *KvCache::create(config, layers);
+  std::vector<uint32_t> pages;
+  for (uint32_t i = 0; i < page_count; ++i) pages.push_back(2 * (page_count - 1 - i));
+  size_t key_floats = size_t{heads.kv_heads} * heads.head_dim;
+  std::vector<float> nothing(key_floats, NAN);
+  for (uint32_t t = 0; t < page_count * heads.page_tokens; ++t) {
+    cache.append(kernels, 1, pages, t, nothing.data(), nothing.data());
+  }
+
+  ThreadPool pool(threads);
+  AttentionPlan plan(kernels, pool, heads.head_dim);
+  AttentionOp op = {.layer = 1,
+                    .query_heads = heads.query_heads,
+                    .kv_heads = heads.kv_heads,
+                    .head_dim = heads.head_dim,
+                    .scale = 0.25f,
+                    .window = heads.window};
+  size_t query_floats = size_t{heads.query_heads} * heads.head_dim;
+  std::vector<float> output(tokens.queries.size());
+  uint32_t done = 0;
+  for (size_t i = 0; done < tokens.count; ++i) {
+    uint32_t count = std::min(chunks[i % chunks.size()], tokens.count - done);
+    for (uint32_t t = done; t < done + count; ++t) {
+      cache.append(kernels, 1, pages, t, &tokens.keys[t * key_floats], &tokens.values[t * key_floats]);
+    }
+    SequenceRows rows = {.first_row = 0, .row_count = count, .context_tokens = done, .pages = pages};
+    StepView step = {.token_ids = {}, .positions = {}, .sequences = {&rows, 1}, .output_rows = {}};
+    plan.run(cache, step, op, &tokens.queries[done * query_floats], &output[done * query_floats]);
+    done += count;
+  }
+  return output;
+}
+
+std::vector<float> attend_at_once(const Kernels& kernels, const Heads& heads, const Tokens& tokens) {
+  uint32_t all[] = {tokens.count};
+  return attend_in_chunks(kernels, heads, tokens, all, 1);
+}
+
+std::vector<double> exact_attention(const Heads& heads, const Tokens& tokens) {
+  std::vector<double> output(tokens.queries.size());
+  uint32_t group = heads.query_heads / heads.kv_heads, size = heads.head_dim;
+  for (uint32_t i = 0; i < tokens.count; ++i) {
+    for (uint32_t head = 0; head < heads.query_heads; ++head) {
+      uint32_t first = heads.window != 0 && i + 1 > heads.window ? i + 1 - heads.window : 0;
+      const float* query = &tokens.queries[(size_t{i} * heads.query_heads + head) * size];
+      double* to = &output[(size_t{i} * heads.query_heads + head) * size];
+      double sum = 0;
+      for (uint32_t j = first; j <= i; ++j) {
+        size_t at = (size_t{j} * heads.kv_heads + head / group) * size;
+        double score = 0;
+        for (uint32_t d = 0; d < size; ++d) score += double{query[d]} * tokens.keys[at + d];
+        double weight = std::exp(0.25 * score);
+        sum += weight;
+        for (uint32_t d = 0; d < size; ++d) to[d] += weight * tokens.values[at + d];
+      }
+      for (uint32_t d = 0; d < size; ++d) to[d] /= sum;
+    }
+  }
+  return output;
+}
+
+std::vector<Heads> all_heads() {
+  return {{},
+          {.query_heads = 3, .kv_heads = 3, .head_dim = 16},
+          {.query_heads = 8, .kv_heads = 1, .head_dim = 64, .page_tokens = 32},
+          {.query_heads = 12, .kv_heads = 1, .head_dim = 20},
+          {.query_heads = 10, .kv_heads = 2, .head_dim = 80, .page_tokens = 64},
+          {.window = 1},
+          {.window = 17},
+          {.window = 70, .page_tokens = 32},
+          {.type = KvType::f16},
+          {.query_heads = 7, .kv_heads = 1, .head_dim = 40, .window = 33, .type = KvType::f16}};
+}
+
+std::string describe(const Heads& heads) {
+  return "heads " + std::to_string(heads.query_heads) + "/" + std::to_string(heads.kv_heads) + " of " +
+         std::to_string(heads.head_dim) + " window " + std::to_string(heads.window);
+}
+
+TEST(Attention, AgreesWithDoubleArithmetic) {
+  Random random(21);
+  for (const Heads& heads : all_heads()) {
+    Tokens tokens = random_tokens(heads, 150, random);
+    std::vector<double> exact = exact_attention(heads, tokens);
+    std::vector<float> seen = attend_at_once(reference_kernels(), heads, tokens);
+    double tolerance = heads.type == KvType::f32 ? 2e-5 : 2e-2;
+    for (size_t i = 0; i < exact.size(); ++i)
+      ASSERT_NEAR(seen[i], exact[i], tolerance) << describe(heads) << " " << i;
+  }
+}
+
+TEST(Attention, EveryInstructionSetGivesPortableBits) {
+  Random random(22);
+  for (const Kernels* kernels : fast_kernels()) {
+    for (const Heads& heads : all_heads()) {
+      Tokens tokens = random_tokens(heads, 137, random);
+      EXPECT_TRUE(same_bits(attend_at_once(reference_kernels(), heads, tokens),
+                            attend_at_once(*kernels, heads, tokens)))
+          << to_string(kernels->isa) << " " << describe(heads);
+    }
+  }
+}
+
+TEST(Attention, DoesNotDependOnChunksOrThreads) {
+  Random random(23);
+  const Kernels& kernels = **select_kernels(std::nullopt);
+  for (const Heads& heads : all_heads()) {
+    Tokens tokens = random_tokens(heads, 200, random);
+    std::vector<float> at_once = attend_at_once(kernels, heads, tokens);
+    for (std::vector<uint32_t> chunks : {std::vector<uint32_t>{1}, {7}, {64}, {100, 1, 3}}) {
+      for (unsigned threads : {1u, 3u}) {
+        EXPECT_TRUE(same_bits(at_once, attend_in_chunks(kernels, heads, tokens, chunks, threads)))
+            << describe(heads) << " chunks of " << chunks[0] << " threads " << threads;
+      }
+    }
+  }
+}
+
+TEST(Attention, DoesNotDependOnThePageSize) {
+  Random random(24);
+  const Kernels& kernels = **select_kernels(std::nullopt);
+  Heads heads;
+  Tokens tokens = random_tokens(heads, 200, random);
+  std::vector<float> small = attend_at_once(kernels, heads, tokens);
+  for (uint32_t page_tokens : {32u, 48u, 64u, 128u}) {
+    heads.page_tokens = page_tokens;
+    EXPECT_TRUE(same_bits(small, attend_at_once(kernels, heads, tokens))) << page_tokens;
+  }
+}
+
+TEST(Attention, SurvivesScoresThatWouldOverflowTheExponential) {
+  Random random(25);
+  Heads heads;
+  Tokens tokens = random_tokens(heads, 100, random);
+  for (float& value : tokens.queries) value *= 1000;
+  for (float value : attend_at_once(reference_kernels(), heads, tokens)) ASSERT_TRUE(std::isfinite(value));
+}
+
+TEST(KvCache, RefusesWhatItCannotHold) {
+  KvLayerShape layer = {2, 64};
+  auto refused = [&](KvConfig config) {
+    auto cache = KvCache::create(config, {&layer, 1});
+    return cache.has_value() ? std::optional<ErrorCode>() : cache.error().code;
+  };
+  EXPECT_EQ(refused({.type = KvType::q8, .page_tokens = 32, .page_count = 1}), ErrorCode::unsupported);
+  EXPECT_EQ(refused({.type = KvType::f16, .page_tokens = 24, .page_count = 1}), ErrorCode::unsupported);
+  EXPECT_EQ(refused({.type = KvType::f16, .page_tokens = 0, .page_count = 1}), ErrorCode::unsupported);
+  EXPECT_EQ(refused({.type = KvType::f16, .page_tokens = 32, .page_count = 1}), std::nullopt);
+}
+
+TEST(KvCache, PageTakesTheBytesOfItsTokens) {
+  std::vector<KvLayerShape> layers = {{2, 64}, {4, 32}};
+  EXPECT_EQ(*KvCache::page_bytes({.type = KvType::f16, .page_tokens = 32}, layers), 2u * 2 * 128 * 32 * 2);
+  EXPECT_EQ(*KvCache::page_bytes({.type = KvType::f32, .page_tokens = 16}, layers), 2u * 2 * 128 * 16 * 4);
+}
+
+}  // namespace
+}  // namespace shoal::engine::cpu
