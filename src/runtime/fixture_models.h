@@ -1,0 +1,184 @@
+// For tests: the fixture models with their expected logits, and a sequence driven through a pipeline step by
+// step.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "formats/safetensors.h"
+#include "model/decoder_spec.h"
+#include "runtime/local_pipeline.h"
+
+namespace shoal::runtime {
+
+template <class T>
+T must(Result<T> result) {
+  if (!result) throw std::runtime_error(result.error().text());
+  return *std::move(result);
+}
+
+struct LoadedModel {
+  formats::Checkpoint checkpoint;
+  model::DecoderSpec spec;
+};
+
+inline LoadedModel open_model(const std::string& path_in_project) {
+  formats::Checkpoint checkpoint =
+      must(formats::Checkpoint::open(std::filesystem::path(SHOAL_SOURCE_DIR) / path_in_project));
+  model::DecoderSpec spec = must(model::read_decoder_spec(checkpoint));
+  return {std::move(checkpoint), std::move(spec)};
+}
+
+inline LocalPipelineOptions pipeline_options(engine::KvType kv = engine::KvType::f32,
+                                             uint32_t page_count = 64) {
+  LocalPipelineOptions options;
+  options.kv = {.type = kv, .page_tokens = 16, .page_count = page_count};
+  options.threads = 1;
+  return options;
+}
+
+// Feeds one sequence to a pipeline that nobody else uses. Its pages lie scattered.
+class SequenceDriver {
+ public:
+  SequenceDriver(SequenceId id, uint32_t first_page, uint32_t page_stride = 1)
+      : id_(id), next_page_(first_page), page_stride_(page_stride) {}
+
+  // Adds `tokens` as the next rows of `step`.
+  void add_rows(Step& step, std::span<const int32_t> tokens, bool samples, uint32_t page_tokens,
+                const SamplingParameters& sampling = {.temperature = 0}) {
+    if (context_ == 0 && pages_ == 0) step.started.push_back({.sequence = id_, .sampling = sampling});
+    StepSequence rows{.sequence = id_,
+                      .context_tokens = context_,
+                      .row_count = static_cast<uint32_t>(tokens.size()),
+                      .samples = samples,
+                      .first_page_index = pages_};
+    context_ += rows.row_count;
+    for (; uint64_t{pages_} * page_tokens < context_; ++pages_, next_page_ += page_stride_)
+      rows.pages.push_back(next_page_);
+    step.sequences.push_back(std::move(rows));
+    step.token_ids.insert(step.token_ids.end(), tokens.begin(), tokens.end());
+  }
+
+ private:
+  SequenceId id_;
+  uint32_t next_page_;
+  uint32_t page_stride_;
+  uint32_t context_ = 0;
+  uint32_t pages_ = 0;
+};
+
+// Logits [tokens, V] of a whole prompt, read in chunks.
+inline std::vector<float> logits_of(LocalPipeline& pipeline, std::span<const int32_t> tokens, size_t chunk) {
+  static SequenceId next_id = 1;
+  SequenceDriver driver(next_id++, 0);
+  std::vector<float> logits;
+  for (size_t first = 0; first < tokens.size(); first += chunk) {
+    Step step;
+    driver.add_rows(step, tokens.subspan(first, std::min(chunk, tokens.size() - first)), false, 16);
+    const std::span<const float> rows = must(pipeline.run_rows(step));
+    logits.insert(logits.end(), rows.begin(), rows.end());
+  }
+  return logits;
+}
+
+// `count` tokens after `prompt`, through sampling.
+inline std::vector<int32_t> generate(LocalPipeline& pipeline, std::span<const int32_t> prompt, size_t count,
+                                     const SamplingParameters& sampling = {.temperature = 0}) {
+  static SequenceId next_id = 1'000'000;
+  SequenceDriver driver(next_id++, 0);
+  std::vector<int32_t> answer;
+  std::vector<int32_t> rows(prompt.begin(), prompt.end());
+  while (answer.size() < count) {
+    Step step;
+    driver.add_rows(step, rows, true, 16, sampling);
+    answer.push_back(must(pipeline.run(step)).at(0).sampled.token);
+    rows = {answer.back()};
+  }
+  return answer;
+}
+
+// expected.json and expected.safetensors of a fixture.
+class Expected {
+ public:
+  struct Prompt {
+    std::string name;
+    std::vector<int32_t> tokens;
+    std::vector<size_t> positions;  // whose logits are stored
+    std::vector<float> logits;      // [positions, V]
+    std::vector<int32_t> greedy;
+  };
+
+  explicit Expected(const std::string& directory) {
+    const std::filesystem::path path = std::filesystem::path(SHOAL_SOURCE_DIR) / directory;
+    const JsonObject json =
+        must(parse_json_object(must(read_text_file(path / "expected.json", 64 << 20)), "expected"));
+    const MappedFile file = must(MappedFile::open(path / "expected.safetensors"));
+    const auto tensors = must(formats::parse_safetensors(file.bytes()));
+    logit_std = json.at("logit_std").to_number<double>();
+    for (const Json& entry : json.at("prompts").as_array())
+      prompts.push_back(read_prompt(entry.as_object(), tensors, file));
+  }
+
+  double logit_std = 0;
+  std::vector<Prompt> prompts;
+
+ private:
+  template <class T>
+  static std::vector<T> numbers(const Json& array) {
+    std::vector<T> values;
+    for (const Json& value : array.as_array()) values.push_back(value.to_number<T>());
+    return values;
+  }
+
+  static Prompt read_prompt(const JsonObject& json, const std::vector<formats::SafetensorsTensor>& tensors,
+                            const MappedFile& file);
+};
+
+inline Expected::Prompt Expected::read_prompt(const JsonObject& json,
+                                              const std::vector<formats::SafetensorsTensor>& tensors,
+                                              const MappedFile& file) {
+  Prompt prompt{.name = std::string(json.at("name").as_string()),
+                .tokens = numbers<int32_t>(json.at("ids")),
+                .positions = numbers<size_t>(json.at("positions")),
+                .logits = {},
+                .greedy = numbers<int32_t>(json.at("greedy"))};
+  const auto tensor = std::ranges::find(tensors, std::string(json.at("logits_tensor").as_string()),
+                                        &formats::SafetensorsTensor::name);
+  if (tensor == tensors.end()) throw std::runtime_error("no logits for prompt " + prompt.name);
+  prompt.logits.resize(tensor->bytes / sizeof(float));
+  std::memcpy(prompt.logits.data(), file.bytes().subspan(tensor->offset).data(), tensor->bytes);
+  return prompt;
+}
+
+struct LogitError {
+  double max = 0;
+  double rms = 0;
+};
+
+// In units of logit_std, over the stored positions of `prompt`; `logits` is [tokens, V].
+inline LogitError compare(const Expected& expected, const Expected::Prompt& prompt,
+                          std::span<const float> logits) {
+  const size_t vocabulary = logits.size() / prompt.tokens.size();
+  LogitError error;
+  double squares = 0;
+  for (size_t row = 0; row < prompt.positions.size(); ++row) {
+    for (size_t token = 0; token < vocabulary; ++token) {
+      const double got = static_cast<double>(logits[prompt.positions[row] * vocabulary + token]);
+      const double want = static_cast<double>(prompt.logits[row * vocabulary + token]);
+      const double difference = std::abs(got - want) / expected.logit_std;
+      error.max = std::isnan(difference) ? 1e9 : std::max(error.max, difference);
+      squares += difference * difference;
+    }
+  }
+  error.rms = std::sqrt(squares / static_cast<double>(prompt.logits.size()));
+  return error;
+}
+
+}  // namespace shoal::runtime
