@@ -159,13 +159,14 @@ struct CheckpointLoader {
     state.format = CheckpointFormat::gguf;
     SHOAL_TRY_VOID(map(path));
     auto header = parse_gguf(state.maps.front().bytes());
-    if (!header) return fail_within(path.filename().native(), std::move(header).error());
+    if (!header) return fail_within(quote(path.filename().native()), std::move(header).error());
     SHOAL_TRY(const auto split_count, header->metadata.get_integer("split.count", 0, INT64_MAX));
-    if (split_count.value_or(0) > 1) {
-      return fail(ErrorCode::unsupported,
-                  fmt::format("{} is one of {} parts of a split GGUF file", quote(path.filename().native()),
-                              *split_count),
-                  "join them with llama-gguf-split --merge");
+    const int64_t parts = split_count.value_or(1);
+    if (parts > 1) {
+      return fail(
+          ErrorCode::unsupported,
+          fmt::format("{} is one of {} parts of a split GGUF file", quote(path.filename().native()), parts),
+          "join them with llama-gguf-split --merge");
     }
     state.tensors.reserve(header->tensors.size());
     for (auto& tensor : header->tensors) {
@@ -265,10 +266,12 @@ void Checkpoint::drop_pages(const TensorInfo& tensor) const {
 }
 
 const GgufMetadata* Checkpoint::gguf() const {
-  return state_->gguf ? &*state_->gguf : nullptr;
+  const auto& metadata = state_->gguf;
+  return metadata ? &*metadata : nullptr;
 }
 const JsonObject* Checkpoint::config() const {
-  return state_->config ? &*state_->config : nullptr;
+  const auto& config = state_->config;
+  return config ? &*config : nullptr;
 }
 
 Result<std::string> Checkpoint::read_sibling(std::string_view file_name, uint64_t limit) const {

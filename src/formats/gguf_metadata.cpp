@@ -32,8 +32,9 @@ std::unexpected<Error> wrong_value(std::string_view key, const GgufValue& value,
 template <class T>
 Result<T> required(Result<std::optional<T>> value, std::string_view key) {
   if (!value) return std::unexpected(std::move(value).error());
-  if (!*value) return fail(ErrorCode::malformed, fmt::format("'{}' is missing", key));
-  return **std::move(value);
+  std::optional<T>& stated = *value;
+  if (!stated) return fail(ErrorCode::malformed, fmt::format("'{}' is missing", key));
+  return *std::move(stated);
 }
 
 std::optional<int64_t> as_integer(const GgufValue& value) {

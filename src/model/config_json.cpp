@@ -36,9 +36,9 @@ std::unexpected<Error> not_supported(std::string_view name, const Json& value) {
 Result<std::optional<uint32_t>> get_count(const JsonObject& config, std::string_view name, uint64_t maximum) {
   const Json* value = find(config, name);
   if (!value) return std::nullopt;
-  const auto count = get_integer(config, name, 1, static_cast<int64_t>(maximum));
+  const auto count = require_integer(config, name, 1, static_cast<int64_t>(maximum));
   if (!count) return wrong_value(name, *value, fmt::format("an integer from 1 to {}", maximum));
-  return static_cast<uint32_t>(**count);
+  return static_cast<uint32_t>(*count);
 }
 
 Result<uint32_t> require_count(const JsonObject& config, std::string_view name, uint64_t maximum) {
@@ -51,10 +51,9 @@ Result<uint32_t> require_count(const JsonObject& config, std::string_view name, 
 Result<std::optional<double>> get_positive(const JsonObject& config, std::string_view name) {
   const Json* value = find(config, name);
   if (!value) return std::nullopt;
-  const auto number = get_number(config, name);
-  if (!number || !std::isfinite(**number) || **number <= 0)
-    return wrong_value(name, *value, "a number over 0");
-  return *number;
+  const double number = value->is_number() ? value->to_number<double>() : 0;
+  if (!std::isfinite(number) || number <= 0) return wrong_value(name, *value, "a number over 0");
+  return number;
 }
 
 Result<double> require_positive(const JsonObject& config, std::string_view name) {

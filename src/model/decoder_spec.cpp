@@ -60,8 +60,8 @@ void visit_layer(const DecoderSpec& spec, const LayerSpec& layer, Visit visit) {
   const uint64_t queries = layer.attention.query_heads * head;
   const uint64_t keys = layer.attention.kv_heads * head;
   const uint64_t width = layer.feed_forward.width;
-  auto visit_optional = [&](const std::string& name, Shape shape) {
-    if (!name.empty()) visit(name, std::move(shape));
+  auto visit_optional = [&](const std::string& name, const Shape& shape) {
+    if (!name.empty()) visit(name, shape);
   };
   visit(names.attention_norm, Shape{hidden});
   visit(names.query, Shape{queries, hidden});

@@ -53,8 +53,8 @@ std::vector<int32_t> end_of_sequence_ids(const Checkpoint& checkpoint) {
   if (const GgufMetadata* metadata = checkpoint.gguf()) {
     for (auto key :
          {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
-      const auto id = metadata->get_integer(key, 0, limits::kMaxVocabulary);
-      if (id && *id) add(ids, **id);
+      const auto id = metadata->require_integer(key, 0, limits::kMaxVocabulary);
+      if (id) add(ids, *id);
     }
     add_known_end_tokens(ids, *metadata);
     return ids;
