@@ -53,13 +53,13 @@ struct KvLayerShape {
 };
 
 struct CpuBackendOptions {
-  unsigned thread_count = 0;    // 0: all usable cores
-  std::optional<cpu::Isa> isa;  // nullopt: the fastest here
-  KvConfig kv;                  // page_tokens is a multiple of 16; page_count 0: a stage without attention
-  std::vector<KvLayerShape> kv_layers;  // AttentionOp.layer indexes it
-  TensorShard shard;
+  unsigned thread_count = 0;         // 0: all usable cores
+  std::optional<cpu::Isa> isa = {};  // nullopt: the fastest here
+  KvConfig kv = {};  // page_tokens is a multiple of 16; page_count 0: a stage without attention
+  std::vector<KvLayerShape> kv_layers = {};  // AttentionOp.layer indexes it
+  TensorShard shard = {};
   // Sums a row block over the ranks in place; called by all_reduce when shard.count > 1.
-  std::function<void(std::span<float>)> sum_over_ranks;
+  std::function<void(std::span<float>)> sum_over_ranks = {};
 };
 
 class CpuBackend {

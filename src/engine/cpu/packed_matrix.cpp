@@ -15,6 +15,7 @@ constexpr size_t kPair8Bytes = 64 + 2 * 512;  // of q8_0, see the header
 constexpr size_t kPair4Bytes = 64 + 2 * 256;  // of q4_0
 constexpr size_t kQ4KBytes = 2368;
 constexpr size_t kQ6KBytes = 3392;
+constexpr uint32_t kStripColumns = 256;  // whole blocks and pairs of blocks of every type
 
 size_t panel_bytes_of(TensorType type, size_t columns) {
   switch (type) {
@@ -149,9 +150,15 @@ Result<PackedMatrix> PackedMatrix::pack(TensorType type, ByteView file, uint64_t
   auto* panels = reinterpret_cast<uint8_t*>(matrix.storage_.data());
   pool.run(matrix.panel_count(), [&](uint32_t panel, unsigned) {
     uint32_t count = std::min(kPanelRows, rows - panel * kPanelRows);
-    for (size_t lane = 0; lane < count; ++lane) {
-      pack_row(type, panels + panel * matrix.panel_bytes_, lane,
-               source + (panel * kPanelRows + lane) * row_bytes, columns);
+    uint8_t* to = panels + panel * matrix.panel_bytes_;
+    const uint8_t* from = source + size_t{panel} * kPanelRows * row_bytes;
+    // In strips, so that the sixteen rows meet in the first-level cache.
+    for (uint32_t column = 0; column < columns; column += kStripColumns) {
+      uint32_t strip = std::min(kStripColumns, columns - column);
+      for (size_t lane = 0; lane < count; ++lane) {
+        pack_row(type, to + panel_bytes_of(type, column), lane,
+                 from + lane * row_bytes + column / info.block_values * info.block_bytes, strip);
+      }
     }
   });
   return matrix;

@@ -162,6 +162,15 @@ inline void add_sub_block(const I32x16 (&dots)[rows], I32x16 scales, I32x16 (&to
   for (int r = 0; r < rows; ++r) totals[r] = add(totals[r], multiply(dots[r], scales));
 }
 
+// The hardware's prefetchers lose the many short runs inside a block of 256; with few rows, memory is what
+// counts.
+template <int rows, size_t bytes>
+inline void prefetch_block(const uint8_t* from) {
+  if constexpr (rows <= 2) {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+  }
+}
+
 struct Q8_0 {
   static constexpr ActivationFormat kActivations = ActivationFormat::q8_32;
   template <int rows>
@@ -230,6 +239,7 @@ struct Q4_K {
   template <int rows>
   static void accumulate(const uint8_t* panel, uint32_t columns, const uint8_t* tile, F32x16 (&sums)[rows]) {
     for (uint32_t block = 0; block < columns / 256; ++block, panel += 2368, tile += 340 * rows) {
+      prefetch_block<rows, 2368>(panel + 2 * 2368);
       const uint8_t *scales = panel + 64, *mins = panel + 192, *words = panel + 320;
       const uint8_t *activation_scales = tile + 256 * rows, *pair_sums = tile + 324 * rows;
       I32x16 totals[rows];
@@ -289,6 +299,7 @@ struct Q6_K {
   template <int rows>
   static void accumulate(const uint8_t* panel, uint32_t columns, const uint8_t* tile, F32x16 (&sums)[rows]) {
     for (uint32_t block = 0; block < columns / 256; ++block, panel += 3392, tile += 340 * rows) {
+      prefetch_block<rows, 3392>(panel + 2 * 3392);
       I32x16 totals[rows];
 #pragma GCC unroll kUnroll
       for (int r = 0; r < rows; ++r) totals[r] = zero_i32();
