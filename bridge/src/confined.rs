@@ -47,7 +47,9 @@ fn count(bytes: isize) {
     // The guard lives on the stack of `confined_main`, which cannot end while it is set.
     let guard = unsafe { &*guard };
     let over = held > guard.budget;
-    if bytes > 0 && (over || guard.given_up.load(Ordering::Relaxed)) {
+    // A panicking thread may hold the lock of the error stream, and is about to end anyway.
+    let stop = over || guard.given_up.load(Ordering::Relaxed);
+    if bytes > 0 && stop && !std::thread::panicking() {
         GUARD.with(|cell| cell.set(std::ptr::null()));
         if over {
             (guard.over_budget)();

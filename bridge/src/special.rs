@@ -13,6 +13,13 @@ use tokenizers::{AddedToken, NormalizedString, Normalizer, NormalizerWrapper, To
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Automaton = Option<DoubleArrayAhoCorasick<u32>>;
 
+/// Where a special token may not lie across.
+#[derive(Clone, Copy)]
+pub enum Cuts<'a> {
+    Everywhere,
+    At(&'a [usize]), // rising byte offsets
+}
+
 pub struct AddedTokens {
     tokens: std::collections::HashMap<u32, AddedToken>,
     verbatim: Automaton,   // matched against the text as it is
@@ -43,12 +50,12 @@ impl AddedTokens {
         })
     }
 
-    /// Splits `text` at the added tokens; `cuts` are rising byte offsets.
+    /// Normalizes `text` and splits it at the added tokens.
     pub fn extract(
         &self,
         normalizer: Option<&NormalizerWrapper>,
         text: &str,
-        cuts: &[usize],
+        cuts: Cuts,
     ) -> Result<PreTokenizedString, Error> {
         let mut pieces: PreTokenizedString = text.into();
         pieces.split(|_, piece| Ok(self.split(piece, &self.verbatim, cuts)))?;
@@ -65,7 +72,7 @@ impl AddedTokens {
         &self,
         piece: NormalizedString,
         automaton: &Automaton,
-        cuts: &[usize],
+        cuts: Cuts,
     ) -> Vec<(NormalizedString, Option<Vec<Token>>)> {
         let text = piece.get();
         let mut parts = vec![];
@@ -122,13 +129,16 @@ fn automaton(patterns: Vec<(String, u32)>) -> Result<Automaton, Error> {
 }
 
 /// Is there a cut behind one of the characters that became `start..end` of the piece?
-fn is_cut(piece: &NormalizedString, start: usize, end: usize, cuts: &[usize]) -> bool {
+fn is_cut(piece: &NormalizedString, start: usize, end: usize, cuts: Cuts) -> bool {
+    let Cuts::At(offsets) = cuts else {
+        return true;
+    };
     let shift = piece.offsets_original().0;
     let Some(original) = piece.convert_offsets(Range::Normalized(start..end)) else {
         return true; // made by the normalizer alone: not written by anybody
     };
-    let first = cuts.partition_point(|&cut| cut <= shift + original.start);
-    cuts.get(first).is_some_and(|&cut| cut <= shift + original.end)
+    let first = offsets.partition_point(|&cut| cut <= shift + original.start);
+    offsets.get(first).is_some_and(|&cut| cut <= shift + original.end)
 }
 
 fn is_word(character: char) -> bool {

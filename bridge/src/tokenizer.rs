@@ -2,7 +2,7 @@
 
 use crate::decoder::Decoder;
 use crate::errors::{caller_string, caller_tokens, contain, failing, guard, Failure, Outcome, Status, View};
-use crate::special::AddedTokens;
+use crate::special::{AddedTokens, Cuts};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 use tokenizers::tokenizer::pre_tokenizer::OffsetType;
@@ -42,14 +42,11 @@ fn open(json: &[u8], max_ids: u32) -> Outcome<Opened> {
 
 impl Opened {
     fn encode(&self, text: &str, add_special: bool, special: i32, cuts: &[usize]) -> Outcome<Vec<u32>> {
-        let everywhere: Vec<usize>;
         let cuts = match special {
-            SPECIAL_RECOGNISED => &[],
-            SPECIAL_UNCUT => cuts,
-            SPECIAL_AS_TEXT => {
-                everywhere = (1..=text.len()).collect();
-                &everywhere
-            }
+            SPECIAL_RECOGNISED => Cuts::At(&[]),
+            SPECIAL_AS_TEXT => Cuts::Everywhere,
+            SPECIAL_UNCUT if cuts.is_sorted() => Cuts::At(cuts),
+            SPECIAL_UNCUT => return Err(Failure::new(Status::InvalidArgument, "cuts are not in rising order")),
             other => {
                 return Err(Failure::new(
                     Status::InvalidArgument,
@@ -57,23 +54,15 @@ impl Opened {
                 ))
             }
         };
-        if !cuts.is_sorted() {
-            return Err(Failure::new(Status::InvalidArgument, "cuts are not in rising order"));
-        }
         let encoding = match cuts {
-            [] => self.tokenizer.encode_fast(text, add_special),
+            Cuts::At([]) => self.tokenizer.encode_fast(text, add_special),
             cuts => self.encode_with_cuts(text, add_special, cuts),
         };
         Ok(encoding.map_err(failing(Status::InvalidArgument))?.get_ids().to_vec())
     }
 
     /// The library's own `encode_fast` with another way of finding the added tokens.
-    fn encode_with_cuts(
-        &self,
-        text: &str,
-        add_special: bool,
-        cuts: &[usize],
-    ) -> tokenizers::Result<tokenizers::Encoding> {
+    fn encode_with_cuts(&self, text: &str, add_special: bool, cuts: Cuts) -> tokenizers::Result<tokenizers::Encoding> {
         let tokenizer = &*self.tokenizer;
         let mut pieces = self.added.extract(tokenizer.get_normalizer(), text, cuts)?;
         if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {

@@ -39,6 +39,15 @@ TEST(GgufTokenizer, AddsBosAndEosWhenTheHeaderSaysSo) {
   EXPECT_EQ(tokenizer->encode("a", {.add_special_tokens = false}), (std::vector<int32_t>{0}));
 }
 
+TEST(GgufTokenizer, OverlongSpecialTokensAreRefused) {
+  formats::GgufMetadata metadata = tiny();
+  metadata.values_["tokenizer.ggml.tokens"] =
+      std::vector<std::string>{"a", "b", "ab", std::string(300, '<'), "[PAD4]"};
+  const auto refused = Tokenizer::from_gguf(metadata);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::limit_exceeded);
+}
+
 TEST(GgufTokenizer, EveryKnownPreTokenizerCompiles) {
   for (const char* name : {"default", "gpt-2", "llama-bpe", "qwen2", "qwen35", "glm4", "gpt-4o", "tekken",
                            "deepseek-v3", "smollm"}) {

@@ -26,6 +26,8 @@ SpecialSpelling::SpecialSpelling(const std::vector<AddedToken>& added_tokens) {
     lengths_.push_back(token.content.size());
     first_bytes_[static_cast<unsigned char>(token.content[0])] = true;
   }
+  sorted_tokens_.assign(tokens_.begin(), tokens_.end());
+  std::ranges::sort(sorted_tokens_);
   std::ranges::sort(lengths_);
   const auto repeated = std::ranges::unique(lengths_);
   lengths_.erase(repeated.begin(), repeated.end());
@@ -38,7 +40,8 @@ bool SpecialSpelling::spelled_at(std::string_view text, size_t offset) const {
 }
 
 bool SpecialSpelling::begins_at(std::string_view tail) const {
-  return std::ranges::any_of(tokens_, [tail](std::string_view token) { return token.starts_with(tail); });
+  const auto next = std::ranges::lower_bound(sorted_tokens_, tail);
+  return next != sorted_tokens_.end() && next->starts_with(tail);
 }
 
 std::vector<size_t> SpecialSpelling::breaks(std::string_view text) const {

@@ -29,6 +29,7 @@ class SpecialSpelling {
   bool begins_at(std::string_view tail) const;
 
   std::unordered_set<std::string_view> tokens_;  // views into the list given to the constructor
+  std::vector<std::string_view> sorted_tokens_;  // the same, to find what begins a token
   std::vector<size_t> lengths_;                  // the distinct lengths of tokens_, rising
   std::array<bool, 256> first_bytes_{};
 };

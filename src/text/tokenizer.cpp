@@ -11,6 +11,9 @@ namespace shoal::text {
 
 namespace {
 
+// Looking for special tokens in messages costs up to this many comparisons a character (special_spelling.h).
+constexpr size_t kMaxSpecialTokenBytes = 256;
+
 std::vector<AddedToken> list_added_tokens(const shoal_tokenizer* handle) {
   std::vector<AddedToken> added;
   const auto each = [](void* context, int32_t id, int special, shoal_view content) {
@@ -55,6 +58,13 @@ Result<Tokenizer> Tokenizer::open_json(std::string_view tokenizer_json,
   auto state = std::make_shared<State>();
   state->handle.reset(opened);
   state->added_tokens = list_added_tokens(opened);
+  for (const AddedToken& token : state->added_tokens) {
+    if (token.special && token.content.size() > kMaxSpecialTokenBytes) {
+      return fail(ErrorCode::limit_exceeded, "the special token " + std::to_string(token.id) + " has " +
+                                                 std::to_string(token.content.size()) + " bytes, over " +
+                                                 std::to_string(kMaxSpecialTokenBytes));
+    }
+  }
   if (bos_token.has_value()) {
     const int32_t id = shoal_tokenizer_find(opened, view_of(*bos_token));
     if (id >= 0) state->bos_id = id;
