@@ -1,13 +1,14 @@
 #include "api/access.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <fmt/format.h>
 
 namespace shoal::api {
 namespace {
 
-bool is_safe_method(std::string_view method) { return method == "GET" || method == "HEAD" || method == "OPTIONS"; }
+bool is_safe_method(std::string_view method) {
+  return method == "GET" || method == "HEAD" || method == "OPTIONS";
+}
 
 bool is_open_path(const RequestHead& head) {
   return is_safe_method(head.method) && (head.path == "/" || head.path == "/health");
@@ -42,22 +43,24 @@ std::optional<ApiError> check_host(const AccessRules& rules, const RequestHead& 
   const std::string* host = head.header("host");
   if (!rules.loopback_only || !host) return {};
   if (is_loopback_host(host_without_port(*host))) return {};
-  return ApiError{403,
-                  fmt::format("the Host '{}' is not this machine's loopback name; this server listens on loopback only "
-                              "(use http://localhost, or listen on another address)",
-                              *host),
-                  {},
-                  "forbidden_host"};
+  return ApiError{
+      403,
+      fmt::format("the Host '{}' is not this machine's loopback name; this server listens on loopback only "
+                  "(use http://localhost, or listen on another address)",
+                  *host),
+      {},
+      "forbidden_host"};
 }
 
 std::optional<ApiError> check_origin(const AccessRules& rules, const RequestHead& head) {
   const std::string* origin = head.header("origin");
   if (origin && !is_allowed_origin(rules, head, *origin)) {
-    return ApiError{403,
-                    fmt::format("requests from the site '{}' are not allowed (start the node with --allow-origin {})",
-                                *origin, *origin),
-                    {},
-                    "forbidden_origin"};
+    return ApiError{
+        403,
+        fmt::format("requests from the site '{}' are not allowed (start the node with --allow-origin {})",
+                    *origin, *origin),
+        {},
+        "forbidden_origin"};
   }
   const std::string* site = head.header("sec-fetch-site");
   if (!origin && site && equals_ignoring_case(*site, "cross-site") && !is_safe_method(head.method)) {
@@ -65,7 +68,9 @@ std::optional<ApiError> check_origin(const AccessRules& rules, const RequestHead
   }
   const std::string* type = head.header("content-type");
   if ((origin || site) && !is_safe_method(head.method) && type && is_simple_content_type(*type)) {
-    return ApiError{415, fmt::format("the content type must be application/json, not '{}'", *type), {},
+    return ApiError{415,
+                    fmt::format("the content type must be application/json, not '{}'", *type),
+                    {},
                     "unsupported_content_type"};
   }
   return {};
@@ -84,8 +89,9 @@ std::optional<ApiError> check_key(const AccessRules& rules, const RequestHead& h
   while (!given.empty() && given.front() == ' ') given.remove_prefix(1);
   if (equals_in_constant_time(given, rules.api_key)) return {};
   return ApiError{401,
-                  given.empty() ? "an API key is required: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
-                                : "the API key is not right",
+                  given.empty()
+                      ? "an API key is required: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
+                      : "the API key is not right",
                   {},
                   "invalid_api_key"};
 }

@@ -1,6 +1,8 @@
 // Who may use the API: checks on a request's head alone, before its body is read.
-//   - A server bound to loopback answers only to loopback names (a page that rebinds its own name to 127.0.0.1 gets 403).
-//   - A browser's request from another site is refused unless its Origin was allowed; so is a form post, which
+//   - A server bound to loopback answers only to loopback names (a page that rebinds its own name to
+//   127.0.0.1 gets 403).
+//   - A browser's request from another site is refused unless its Origin was allowed; so is a form post,
+//   which
 //     browsers send across sites without asking.
 //   - With an API key, every path but the front page and /health wants it.
 #pragma once

@@ -12,7 +12,8 @@ ApiError limit_exceeded(const Error& error) {
 }
 
 ApiError unavailable(const Error& error) {
-  if (error.message.contains("queue full")) return {429, error.text(), {}, "rate_limit_exceeded", kRetrySeconds};
+  if (error.message.contains("queue full"))
+    return {429, error.text(), {}, "rate_limit_exceeded", kRetrySeconds};
   return {503, error.text(), {}, "unavailable", kRetrySeconds};
 }
 

@@ -1,5 +1,5 @@
-// What went wrong with a request, before a dialect puts it into its own words: an HTTP status, a message for people,
-// and the field and code that programs look at.
+// What went wrong with a request, before a dialect puts it into its own words: an HTTP status, a message for
+// people, and the field and code that programs look at.
 #pragma once
 
 #include <expected>

@@ -1,21 +1,27 @@
 #include "api/fields.h"
 
-#include <fmt/format.h>
-
 #include <cmath>
+#include <fmt/format.h>
 
 namespace shoal::api {
 
 std::string_view kind_name(const Json& value) {
   switch (value.kind()) {
-    case boost::json::kind::null: return "null";
-    case boost::json::kind::bool_: return "a boolean";
+    case boost::json::kind::null:
+      return "null";
+    case boost::json::kind::bool_:
+      return "a boolean";
     case boost::json::kind::int64:
-    case boost::json::kind::uint64: return "an integer";
-    case boost::json::kind::double_: return "a decimal";
-    case boost::json::kind::string: return "a string";
-    case boost::json::kind::array: return "an array";
-    case boost::json::kind::object: return "an object";
+    case boost::json::kind::uint64:
+      return "an integer";
+    case boost::json::kind::double_:
+      return "a decimal";
+    case boost::json::kind::string:
+      return "a string";
+    case boost::json::kind::array:
+      return "an array";
+    case boost::json::kind::object:
+      return "an object";
   }
   return "a value";
 }
@@ -34,8 +40,9 @@ void Fields::fail(std::string_view name, std::string message, std::string code, 
 }
 
 void Fields::wrong_type(std::string_view name, std::string_view expected, const Json& value) {
-  fail(name, fmt::format("Invalid type for '{}': expected {}, but got {} instead.", full_name(name), expected,
-                         kind_name(value)),
+  fail(name,
+       fmt::format("Invalid type for '{}': expected {}, but got {} instead.", full_name(name), expected,
+                   kind_name(value)),
        "invalid_type");
 }
 
@@ -49,8 +56,9 @@ std::optional<double> Fields::number(std::string_view name, double minimum, doub
   const double number = value->to_number<double>();
   if (number >= minimum && number <= maximum) return number;
   const bool above = number > maximum;
-  fail(name, fmt::format("Invalid '{}': expected a value {} {}, but got {} instead.", full_name(name),
-                         above ? "<=" : ">=", above ? maximum : minimum, to_text(*value)),
+  fail(name,
+       fmt::format("Invalid '{}': expected a value {} {}, but got {} instead.", full_name(name),
+                   above ? "<=" : ">=", above ? maximum : minimum, to_text(*value)),
        above ? "decimal_above_max_value" : "decimal_below_min_value");
   return {};
 }
@@ -65,9 +73,11 @@ std::optional<int64_t> Fields::integer(std::string_view name, int64_t minimum, i
     return {};
   }
   if (auto integer = get_integer(object_, name, minimum, maximum)) return *integer;
-  const bool above = value->to_number<double>() > 0 && value->to_number<double>() > static_cast<double>(minimum);
-  fail(name, fmt::format("Invalid '{}': expected a value {} {}, but got {} instead.", full_name(name),
-                         above ? "<=" : ">=", above ? maximum : minimum, to_text(*value)),
+  const bool above =
+      value->to_number<double>() > 0 && value->to_number<double>() > static_cast<double>(minimum);
+  fail(name,
+       fmt::format("Invalid '{}': expected a value {} {}, but got {} instead.", full_name(name),
+                   above ? "<=" : ">=", above ? maximum : minimum, to_text(*value)),
        above ? "integer_above_max_value" : "integer_below_min_value");
   return {};
 }
@@ -102,11 +112,14 @@ const JsonObject* Fields::object(std::string_view name) {
   return nullptr;
 }
 
-const Json* Fields::any(std::string_view name) { return take(name); }
+const Json* Fields::any(std::string_view name) {
+  return take(name);
+}
 
 void Fields::require(std::string_view name) {
   if (!take(name)) {
-    fail(name, fmt::format("Missing required parameter: '{}'.", full_name(name)), "missing_required_parameter");
+    fail(name, fmt::format("Missing required parameter: '{}'.", full_name(name)),
+         "missing_required_parameter");
   }
 }
 
@@ -115,7 +128,8 @@ void Fields::ignore(std::initializer_list<std::string_view> names) {
 }
 
 void Fields::unsupported(std::string_view name, std::string_view why) {
-  if (take(name)) fail(name, fmt::format("Unsupported parameter: '{}' {}.", full_name(name), why), "unsupported_parameter");
+  if (take(name))
+    fail(name, fmt::format("Unsupported parameter: '{}' {}.", full_name(name), why), "unsupported_parameter");
 }
 
 std::optional<ApiError> Fields::error() const {
@@ -123,7 +137,8 @@ std::optional<ApiError> Fields::error() const {
   for (const auto& member : object_) {
     const std::string_view name(member.key().data(), member.key().size());
     if (!member.value().is_null() && !known_.contains(name)) {
-      return ApiError{400, fmt::format("Unknown parameter: '{}'.", full_name(name)), full_name(name), "unknown_parameter"};
+      return ApiError{400, fmt::format("Unknown parameter: '{}'.", full_name(name)), full_name(name),
+                      "unknown_parameter"};
     }
   }
   return {};

@@ -1,5 +1,6 @@
-// Reads the members of a request's JSON object, one after the other, and keeps the first thing that is wrong, in
-// words that name the parameter. A member that nobody asked for is wrong too. An explicit null is as good as absent.
+// Reads the members of a request's JSON object, one after the other, and keeps the first thing that is wrong,
+// in words that name the parameter. A member that nobody asked for is wrong too. An explicit null is as good
+// as absent.
 //
 //   Fields fields(body);
 //   request.temperature = fields.number("temperature", 0, 2).value_or(1);
@@ -20,8 +21,10 @@ namespace shoal::api {
 
 class Fields {
  public:
-  // `prefix` names where the object stands: "stream_options." makes messages speak of stream_options.include_usage.
-  explicit Fields(const JsonObject& object, std::string prefix = {}) : object_(object), prefix_(std::move(prefix)) {}
+  // `prefix` names where the object stands: "stream_options." makes messages speak of
+  // stream_options.include_usage.
+  explicit Fields(const JsonObject& object, std::string prefix = {})
+      : object_(object), prefix_(std::move(prefix)) {}
 
   // Absent (or null) members are nullopt or nullptr; so are wrong ones, which error() then tells.
   std::optional<double> number(std::string_view name, double minimum, double maximum);

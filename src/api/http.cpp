@@ -1,9 +1,8 @@
 #include "api/http.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
+#include <fmt/format.h>
 #include <utility>
 
 namespace shoal::api {
@@ -36,7 +35,9 @@ constexpr std::array<std::pair<int, std::string_view>, 24> kReasons = {{
     {507, "Insufficient Storage"},
 }};
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -80,7 +81,8 @@ std::optional<std::string> percent_decode(std::string_view text) {
   return out;
 }
 
-std::string serialize_head(const Response& response, std::string_view request_id, const HeadOptions& options) {
+std::string serialize_head(const Response& response, std::string_view request_id,
+                           const HeadOptions& options) {
   std::string head = fmt::format("HTTP/1.1 {} {}\r\n", response.status, reason_phrase(response.status));
   if (!response.content_type.empty()) head += fmt::format("content-type: {}\r\n", response.content_type);
   if (options.content_length && response.status != 204) {

@@ -1,6 +1,6 @@
-// HTTP as the dialects see it: plain requests and responses, no sockets and no Beast. An Exchange is one request
-// waiting for its answer: either one whole Response, or a stream of chunks. Everything happens on the event-loop
-// thread. http_server.h carries these over TCP; tests carry them by hand.
+// HTTP as the dialects see it: plain requests and responses, no sockets and no Beast. An Exchange is one
+// request waiting for its answer: either one whole Response, or a stream of chunks. Everything happens on the
+// event-loop thread. http_server.h carries these over TCP; tests carry them by hand.
 #pragma once
 
 #include <functional>
@@ -48,21 +48,23 @@ class Exchange {
   virtual ~Exchange() = default;
   // Answers at once; nothing may follow.
   virtual void respond(Response response) = 0;
-  // Answers in parts: `head` (its body is ignored), then any number of write(), then finish(). What the client has
-  // not taken yet is kept up to a limit; beyond it the connection is closed, which on_closed() tells.
+  // Answers in parts: `head` (its body is ignored), then any number of write(), then finish(). What the
+  // client has not taken yet is kept up to a limit; beyond it the connection is closed, which on_closed()
+  // tells.
   virtual void start_stream(Response head) = 0;
   virtual void write(std::string_view chunk) = 0;
   virtual void finish() = 0;
-  // Called once when the client goes away before the answer ended; never after that. All calls above then do nothing.
+  // Called once when the client goes away before the answer ended; never after that. All calls above then do
+  // nothing.
   virtual void on_closed(std::function<void()> handler) = 0;
 };
 
 // One answered (or abandoned) request, for the log and the metrics. Never holds prompts, answers or queries.
 struct AccessRecord {
   const RequestHead& head;
-  int status;                   // 499 when the client went away first
-  size_t request_bytes;         // of the body
-  size_t response_bytes;        // of the body
+  int status;             // 499 when the client went away first
+  size_t request_bytes;   // of the body
+  size_t response_bytes;  // of the body
   Duration duration;
 };
 

@@ -1,11 +1,10 @@
 #include "api/http_server.h"
 
-#include <fmt/format.h>
-
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/ip/v6_only.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <fmt/format.h>
 #include <map>
 #include <vector>
 
@@ -32,20 +31,28 @@ Result<tcp::acceptor> listen(asio::io_context& io, const asio::ip::address& addr
   if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (!error) return acceptor;
   if (error == asio::error::address_in_use) {
-    return fail(ErrorCode::conflict, fmt::format("port {} on {} is in use", port, address.to_string()),
-                fmt::format("stop the program that listens there, or choose another with --port {}", port + 1));
+    return fail(
+        ErrorCode::conflict, fmt::format("port {} on {} is in use", port, address.to_string()),
+        fmt::format("stop the program that listens there, or choose another with --port {}", port + 1));
   }
   if (error == asio::error::access_denied) {
-    return fail(ErrorCode::io, fmt::format("may not listen on port {}", port), "ports below 1024 need privileges");
+    return fail(ErrorCode::io, fmt::format("may not listen on port {}", port),
+                "ports below 1024 need privileges");
   }
-  return fail(ErrorCode::io, fmt::format("cannot listen on {} port {}: {}", address.to_string(), port, error.message()));
+  return fail(ErrorCode::io,
+              fmt::format("cannot listen on {} port {}: {}", address.to_string(), port, error.message()));
 }
 
 }  // namespace
 
 struct HttpServer::State : std::enable_shared_from_this<HttpServer::State> {
-  State(asio::io_context& io_context, const HttpServerOptions& server_options, RequestHandler& request_handler)
-      : io(io_context), options(server_options), handler(&request_handler), grace_timer(io_context), retry_timer(io_context) {}
+  State(asio::io_context& io_context, const HttpServerOptions& server_options,
+        RequestHandler& request_handler)
+      : io(io_context),
+        options(server_options),
+        handler(&request_handler),
+        grace_timer(io_context),
+        retry_timer(io_context) {}
 
   void accept(size_t index);
   void admit(tcp::socket socket);
@@ -65,26 +72,29 @@ struct HttpServer::State : std::enable_shared_from_this<HttpServer::State> {
 };
 
 void HttpServer::State::accept(size_t index) {
-  acceptors[index].async_accept([self = shared_from_this(), index](const error_code& error, tcp::socket socket) {
-    if (self->stopping) return;
-    if (!error) {
-      self->admit(std::move(socket));
-      return self->accept(index);
-    }
-    // Out of descriptors or the like: others may close theirs soon.
-    log_warning("http", "cannot accept a connection: {}", error.message());
-    self->retry_timer.expires_after(kAcceptRetryDelay);
-    self->retry_timer.async_wait([self, index](const error_code& cancelled) {
-      if (!cancelled && !self->stopping) self->accept(index);
-    });
-  });
+  acceptors[index].async_accept(
+      [self = shared_from_this(), index](const error_code& error, tcp::socket socket) {
+        if (self->stopping) return;
+        if (!error) {
+          self->admit(std::move(socket));
+          return self->accept(index);
+        }
+        // Out of descriptors or the like: others may close theirs soon.
+        log_warning("http", "cannot accept a connection: {}", error.message());
+        self->retry_timer.expires_after(kAcceptRetryDelay);
+        self->retry_timer.async_wait([self, index](const error_code& cancelled) {
+          if (!cancelled && !self->stopping) self->accept(index);
+        });
+      });
 }
 
 void HttpServer::State::admit(tcp::socket socket) {
   if (sessions.size() >= options.maximum_connections) {
-    Response response = handler->fault({}, 503, fmt::format("all {} connections are taken", options.maximum_connections));
+    Response response =
+        handler->fault({}, 503, fmt::format("all {} connections are taken", options.maximum_connections));
     const std::string bytes =
-        serialize_head(response, {}, {.keep_alive = false, .content_length = response.body.size()}) + response.body;
+        serialize_head(response, {}, {.keep_alive = false, .content_length = response.body.size()}) +
+        response.body;
     error_code ignored;
     socket.non_blocking(true, ignored);
     socket.write_some(asio::buffer(bytes), ignored);
@@ -177,6 +187,8 @@ bool HttpServer::loopback_only() const {
   return true;
 }
 
-void HttpServer::stop(Duration grace, std::function<void()> done) { state_->stop(grace, std::move(done)); }
+void HttpServer::stop(Duration grace, std::function<void()> done) {
+  state_->stop(grace, std::move(done));
+}
 
 }  // namespace shoal::api

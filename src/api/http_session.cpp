@@ -1,10 +1,9 @@
 #include "api/http_session.h"
 
-#include <fmt/format.h>
-
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/beast/http/error.hpp>
+#include <fmt/format.h>
 
 #include "base/assert.h"
 #include "base/system.h"
@@ -17,14 +16,18 @@ namespace http = boost::beast::http;
 using boost::system::error_code;
 
 constexpr size_t kReadBytes = 16 * limits::kKiB;
-constexpr size_t kPipelinedBytes = 64 * limits::kKiB;    // kept while a request is being answered
+constexpr size_t kPipelinedBytes = 64 * limits::kKiB;  // kept while a request is being answered
 constexpr size_t kBodyProgressBytes = 64 * limits::kKiB;
-constexpr size_t kLingerBytes = 64 * limits::kMiB;       // read and dropped, so that a refused client reads why
+constexpr size_t kLingerBytes = 64 * limits::kMiB;  // read and dropped, so that a refused client reads why
 constexpr Duration kLingerTimeout = seconds(2);
 
-std::string new_request_id() { return fmt::format("req_{:016x}", random_u64()); }
+std::string new_request_id() {
+  return fmt::format("req_{:016x}", random_u64());
+}
 
-std::string_view view(boost::beast::string_view text) { return {text.data(), text.size()}; }
+std::string_view view(boost::beast::string_view text) {
+  return {text.data(), text.size()};
+}
 
 }  // namespace
 
@@ -58,8 +61,8 @@ class SessionExchange final : public Exchange {
   uint64_t serial_;
 };
 
-HttpSession::HttpSession(asio::ip::tcp::socket socket, RequestHandler& handler, const HttpServerOptions& options,
-                         std::function<void(HttpSession*)> on_closed)
+HttpSession::HttpSession(asio::ip::tcp::socket socket, RequestHandler& handler,
+                         const HttpServerOptions& options, std::function<void(HttpSession*)> on_closed)
     : socket_(std::move(socket)),
       deadline_(socket_.get_executor()),
       write_deadline_(socket_.get_executor()),
@@ -155,7 +158,8 @@ void HttpSession::parse() {
       if (phase_ != Phase::reading_body) return;
       parser_->eager(true);
     }
-    if (phase_ == Phase::reading_body && parser_->get().body().size() >= body_bytes_at_deadline_ + kBodyProgressBytes) {
+    if (phase_ == Phase::reading_body &&
+        parser_->get().body().size() >= body_bytes_at_deadline_ + kBodyProgressBytes) {
       body_bytes_at_deadline_ = parser_->get().body().size();
       expire_after(options_.body_timeout);
     }
@@ -224,9 +228,11 @@ void HttpSession::refuse_malformed(const error_code& error) {
   }
   if (error == http::error::header_limit) {
     return respond(handler_.fault(
-        head_, 431, fmt::format("the request's headers are larger than {} bytes", options_.maximum_header_bytes)));
+        head_, 431,
+        fmt::format("the request's headers are larger than {} bytes", options_.maximum_header_bytes)));
   }
-  if (error == http::error::bad_version) return respond(handler_.fault(head_, 505, "this server speaks HTTP/1.1"));
+  if (error == http::error::bad_version)
+    return respond(handler_.fault(head_, 505, "this server speaks HTTP/1.1"));
   respond(handler_.fault(head_, 400, fmt::format("malformed HTTP request: {}", error.message())));
 }
 
@@ -269,7 +275,8 @@ void HttpSession::respond(Response response) {
   on_client_gone_ = nullptr;
   status_ = response.status;
   keep_alive_ = keep_alive_ && !draining_;
-  append(serialize_head(response, head_.id, {.keep_alive = keep_alive_, .content_length = response.body.size()}));
+  append(serialize_head(response, head_.id,
+                        {.keep_alive = keep_alive_, .content_length = response.body.size()}));
   if (head_.method != "HEAD" && response.status != 204) {
     response_bytes_ += response.body.size();
     append(response.body);
@@ -282,7 +289,8 @@ void HttpSession::start_stream(Response head) {
   status_ = head.status;
   chunked_ = !http10_;
   keep_alive_ = keep_alive_ && chunked_ && !draining_;
-  append(serialize_head(head, head_.id, {.keep_alive = keep_alive_, .chunked = chunked_, .content_length = {}}));
+  append(
+      serialize_head(head, head_.id, {.keep_alive = keep_alive_, .chunked = chunked_, .content_length = {}}));
 }
 
 void HttpSession::write_chunk(std::string_view chunk) {
@@ -372,7 +380,8 @@ void HttpSession::linger() {
 }
 
 void HttpSession::record(int status) {
-  handler_.finished({head_, status, request_bytes_, response_bytes_, std::chrono::steady_clock::now() - started_});
+  handler_.finished(
+      {head_, status, request_bytes_, response_bytes_, std::chrono::steady_clock::now() - started_});
 }
 
 }  // namespace shoal::api

@@ -1,8 +1,8 @@
-// One client connection of the HTTP server: reads requests one after the other, hands each to the handler, writes the
-// answer. Only http_server.cpp and http_session.cpp include this (it brings Beast in).
+// One client connection of the HTTP server: reads requests one after the other, hands each to the handler,
+// writes the answer. Only http_server.cpp and http_session.cpp include this (it brings Beast in).
 //
-// There is always at most one read and one write in flight. The read goes on while a request is being answered: that
-// is how a client's leaving is noticed, and what it pipelines is kept for later.
+// There is always at most one read and one write in flight. The read goes on while a request is being
+// answered: that is how a client's leaving is noticed, and what it pipelines is kept for later.
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>
@@ -66,26 +66,26 @@ class HttpSession final : public std::enable_shared_from_this<HttpSession> {
 
   Phase phase_ = Phase::waiting;
   bool receiving_ = false;
-  bool keep_alive_ = true;      // of the current request
-  bool draining_ = false;       // the server stops: close after this answer
+  bool keep_alive_ = true;  // of the current request
+  bool draining_ = false;   // the server stops: close after this answer
   boost::beast::flat_buffer buffer_;
   std::optional<boost::beast::http::request_parser<boost::beast::http::string_body>> parser_;
   bool head_seen_ = false;
   size_t body_bytes_at_deadline_ = 0;
 
-  uint64_t serial_ = 0;         // of the current request
+  uint64_t serial_ = 0;  // of the current request
   RequestHead head_;
   size_t request_bytes_ = 0;
   TimePoint started_{};
   bool http10_ = false;
-  bool answered_ = false;       // a head was sent
-  bool ended_ = false;          // the answer is complete in the outbox
+  bool answered_ = false;  // a head was sent
+  bool ended_ = false;     // the answer is complete in the outbox
   bool chunked_ = false;
   int status_ = 0;
   size_t response_bytes_ = 0;
   std::function<void()> on_client_gone_;
 
-  std::string outbox_;          // waits for the write in flight
+  std::string outbox_;  // waits for the write in flight
   std::string in_flight_;
   size_t in_flight_sent_ = 0;
   bool writing_ = false;

@@ -4,8 +4,8 @@
 
 namespace shoal::api {
 
-void HttpMetrics::request_finished(std::string_view route, std::string_view method, int status, Duration duration,
-                                   size_t response_bytes) {
+void HttpMetrics::request_finished(std::string_view route, std::string_view method, int status,
+                                   Duration duration, size_t response_bytes) {
   ++requests_[{std::string(route), std::string(method), status}];
   response_bytes_ += response_bytes;
   Histogram& histogram = durations_[std::string(route)];
@@ -30,18 +30,19 @@ std::string HttpMetrics::text() const {
       "# HELP shoal_http_requests_total Requests answered; status 499 means that the client went away first\n"
       "# TYPE shoal_http_requests_total counter\n";
   for (const auto& [key, count] : requests_) {
-    out += fmt::format("shoal_http_requests_total{{route=\"{}\",method=\"{}\",status=\"{}\"}} {}\n", std::get<0>(key),
-                       std::get<1>(key), std::get<2>(key), count);
+    out += fmt::format("shoal_http_requests_total{{route=\"{}\",method=\"{}\",status=\"{}\"}} {}\n",
+                       std::get<0>(key), std::get<1>(key), std::get<2>(key), count);
   }
   out +=
       "# HELP shoal_http_request_seconds From the head of a request to the end of its answer\n"
       "# TYPE shoal_http_request_seconds histogram\n";
   for (const auto& [route, histogram] : durations_) {
     for (size_t i = 0; i < kBucketSeconds.size(); ++i) {
-      out += fmt::format("shoal_http_request_seconds_bucket{{route=\"{}\",le=\"{}\"}} {}\n", route, kBucketSeconds[i],
-                         histogram.counts[i]);
+      out += fmt::format("shoal_http_request_seconds_bucket{{route=\"{}\",le=\"{}\"}} {}\n", route,
+                         kBucketSeconds[i], histogram.counts[i]);
     }
-    out += fmt::format("shoal_http_request_seconds_bucket{{route=\"{}\",le=\"+Inf\"}} {}\n", route, histogram.count);
+    out += fmt::format("shoal_http_request_seconds_bucket{{route=\"{}\",le=\"+Inf\"}} {}\n", route,
+                       histogram.count);
     out += fmt::format("shoal_http_request_seconds_sum{{route=\"{}\"}} {}\n", route, histogram.sum);
     out += fmt::format("shoal_http_request_seconds_count{{route=\"{}\"}} {}\n", route, histogram.count);
   }

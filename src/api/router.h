@@ -20,14 +20,14 @@ using RouteHandler = std::function<void(RoutedRequest request, std::shared_ptr<E
 
 struct Route {
   std::string method;
-  std::string pattern;   // "/v1/models/{id}": a last {…} takes the whole rest of the path, '/' included
+  std::string pattern;  // "/v1/models/{id}": a last {…} takes the whole rest of the path, '/' included
   RouteHandler handler;
 };
 
 struct RouteMatch {
   const Route* route = nullptr;  // nullptr: no such path, or `allow` says which methods it takes
   std::string argument;
-  std::string allow;             // "GET, HEAD"
+  std::string allow;  // "GET, HEAD"
 };
 
 class Router {
