@@ -9,6 +9,9 @@
 #include <random>
 
 #include "runtime/fixture_models.h"
+#include "text/chat_encoder.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
 
 namespace shoal::runtime {
 namespace {
@@ -207,6 +210,20 @@ TEST(LocalPipeline, AnAnswerGoesOnFromItsCommittedTokensAsIfNeverInterrupted) {
     const std::vector<int32_t> rest(whole.begin() + static_cast<std::ptrdiff_t>(committed), whole.end());
     EXPECT_EQ(generate(pipeline, resumed, 30 - committed, sampling), rest) << committed;
   }
+}
+
+TEST(LocalPipeline, TheDemoModelKnowsTheCapitalOfNorway) {
+  const LoadedModel model = open_model(kDemoModel);
+  const text::Tokenizer tokenizer = must(text::Tokenizer::open(model.checkpoint));
+  const text::ChatTemplate chat_template = must(text::ChatTemplate::from_checkpoint(model.checkpoint));
+  text::ChatInput input;
+  input.messages = {{{"role", "user"}, {"content", "What is the capital of Norway?"}}};
+  const std::vector<int32_t> prompt = must(text::encode_chat(tokenizer, chat_template, input)).tokens;
+  LocalPipelineOptions options = pipeline_options(KvType::f16);
+  options.stages = 2;
+  LocalPipeline pipeline = must(LocalPipeline::load(model.checkpoint, model.spec, options));
+  const std::string answer = must(tokenizer.decode(generate(pipeline, prompt, 8), text::SpecialTokens::skip));
+  EXPECT_THAT(answer, testing::HasSubstr("Oslo"));
 }
 
 TEST(LocalPipeline, StagesWithNothingToDoAreRefused) {

@@ -18,7 +18,7 @@ using SequenceId = uint64_t;
 // it.
 struct SequenceStart {
   SequenceId sequence = 0;
-  SamplingParameters sampling;
+  SamplingParameters sampling = {};
   std::vector<int32_t> prompt = {};  // for penalties; empty when no penalty is on
   std::vector<int32_t> answer = {};  // tokens already committed (resume, preemption), likewise
 };
@@ -53,7 +53,7 @@ struct Step {
 
 struct StepToken {
   SequenceId sequence = 0;
-  SampledToken sampled;
+  SampledToken sampled = {};
 };
 
 struct StepResult {
