@@ -29,8 +29,9 @@ struct RopeTable {
   const float* frequencies;
   size_t pairs;
   float magnitude;
-  const float* cosines;  // [rows, pairs]
-  const float* sines;
+  float* cosines;  // [rows, pairs]
+  float* sines;    // [rows, pairs]
+  cpu::ArenaBlock memory;
 };
 
 uint32_t largest_head_dim(std::span<const KvLayerShape> layers) {
@@ -51,7 +52,8 @@ struct CpuBackend::State {
         attention(kernels, pool, largest_head_dim(options.kv_layers)) {}
 
   Tensor allocate(uint32_t rows, uint32_t columns) {
-    return {arena.allocate_floats(size_t{rows} * columns), rows, columns};
+    cpu::ArenaBlock memory = arena.allocate_floats(size_t{rows} * columns);
+    return {memory.floats(), rows, columns, std::move(memory)};
   }
 
   // Calls function(first, end) for ranges of the rows of a tensor.
@@ -74,13 +76,14 @@ struct CpuBackend::State {
       }
     }
     auto rows = static_cast<uint32_t>(step.positions.size());
-    float* cosines = arena.allocate_floats(rows * pairs);
-    float* sines = arena.allocate_floats(rows * pairs);
+    cpu::ArenaBlock memory = arena.allocate_floats(2 * rows * pairs);
+    float *cosines = memory.floats(), *sines = cosines + rows * pairs;
     for_rows(rows, static_cast<uint32_t>(pairs * 8), [&](uint32_t first, uint32_t end) {
       cpu::fill_rope_table(op, step.positions.subspan(first, end - first), cosines + first * pairs,
                            sines + first * pairs);
     });
-    return rope_tables.emplace_back(op.inverse_frequencies.data(), pairs, op.magnitude, cosines, sines);
+    return rope_tables.emplace_back(op.inverse_frequencies.data(), pairs, op.magnitude, cosines, sines,
+                                    std::move(memory));
   }
 
   CpuBackendOptions options;
@@ -91,6 +94,7 @@ struct CpuBackend::State {
   cpu::MatrixProduct product;
   cpu::AttentionPlan attention;
   std::vector<RopeTable> rope_tables;
+  Tensor returned;  // keeps the last output's values until the next step
   uint64_t weight_bytes = 0;
 };
 
@@ -190,8 +194,9 @@ Result<CpuWeight> CpuBackend::load_vector(const formats::Checkpoint& checkpoint,
 // --- Ops ---
 
 void CpuBackend::begin(const StepView& step) {
-  state_->arena.reset();
   state_->rope_tables.clear();
+  state_->returned = {};
+  state_->arena.tidy();
   uint32_t rows = 0;
   for (const SequenceRows& sequence : step.sequences) {
     SHOAL_ASSERT(sequence.first_row == rows);
@@ -293,7 +298,7 @@ CpuTensor CpuBackend::rope(Tensor x, const StepView& step, const RopeOp& op, uin
   auto pairs = static_cast<uint32_t>(op.inverse_frequencies.size());
   SHOAL_ASSERT(pairs * 2 == op.dimensions && op.dimensions <= head_size && x.columns % head_size == 0);
   SHOAL_ASSERT(x.rows == step.positions.size());
-  const RopeTable table = state_->rope_table(step, op);
+  const RopeTable& table = state_->rope_table(step, op);
   auto rotate =
       op.pairs == RopePairs::halves ? state_->kernels.rope_halves : state_->kernels.rope_interleaved;
   state_->for_rows(x.rows, x.columns, [&](uint32_t first, uint32_t end) {
@@ -361,6 +366,7 @@ CpuTensor CpuBackend::rows(Tensor x, std::span<const uint32_t> indices) {
 }
 
 Result<std::span<const float>> CpuBackend::output(Tensor x) {
+  state_->returned = x;
   return std::span<const float>(x.data, size_t{x.rows} * x.columns);
 }
 

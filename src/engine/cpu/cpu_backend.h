@@ -18,6 +18,7 @@
 
 #include "base/result.h"
 #include "engine/backend.h"
+#include "engine/cpu/arena.h"
 #include "engine/cpu/kernel_table.h"
 #include "engine/cpu/packed_matrix.h"
 #include "engine/engine.h"
@@ -26,11 +27,12 @@
 
 namespace shoal::engine {
 
-// [rows, columns] f32, row-major, in the backend's arena; valid until the next begin().
+// [rows, columns] f32, row-major, in the backend's arena. Must not outlive the backend.
 struct CpuTensor {
   float* data = nullptr;
   uint32_t rows = 0;
   uint32_t columns = 0;
+  cpu::ArenaBlock memory;
 
   float* row(uint32_t index) const { return data + size_t{index} * columns; }
 };

@@ -56,10 +56,12 @@ Kernels::Prepare prepare_of(const Kernels& kernels, ActivationFormat format) {
 void MatrixProduct::run(const float* input, uint32_t row_count, uint32_t columns,
                         std::span<const ProductOutput> outputs) {
   std::array<const uint8_t*, 3> prepared = {};
+  std::array<ArenaBlock, 3> memory;
   for (const ProductOutput& output : outputs) {
     SHOAL_ASSERT(output.matrix->columns() == columns);
-    const uint8_t*& activations = prepared[static_cast<size_t>(output.matrix->activation_format())];
-    if (!activations) activations = prepare(output.matrix->activation_format(), input, row_count, columns);
+    ActivationFormat format = output.matrix->activation_format();
+    auto index = static_cast<size_t>(format);
+    if (!prepared[index]) prepared[index] = prepare(format, input, row_count, columns, memory[index]);
   }
   bool worth_waking = split(row_count, outputs);
   auto run_chunk = [&](uint32_t task, unsigned) {
@@ -75,10 +77,11 @@ void MatrixProduct::run(const float* input, uint32_t row_count, uint32_t columns
 }
 
 const uint8_t* MatrixProduct::prepare(ActivationFormat format, const float* input, uint32_t row_count,
-                                      uint32_t columns) {
+                                      uint32_t columns, ArenaBlock& memory) {
   if (format == ActivationFormat::f32 && row_count == 1) return reinterpret_cast<const uint8_t*>(input);
   size_t row_bytes = prepared_row_bytes(format, columns);
-  auto* tiles = reinterpret_cast<uint8_t*>(arena_.allocate(row_count * row_bytes));
+  memory = arena_.allocate(row_count * row_bytes);
+  auto* tiles = reinterpret_cast<uint8_t*>(memory.data());
   Kernels::Prepare prepare_tile = prepare_of(kernels_, format);
   uint32_t tile_rows = kernels_.tile_rows, tile_count = (row_count + tile_rows - 1) / tile_rows;
   auto prepare_one = [&](uint32_t tile, unsigned) {

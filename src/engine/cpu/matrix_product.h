@@ -31,7 +31,9 @@ class MatrixProduct {
     uint32_t first_panel;
     uint32_t end_panel;
   };
-  const uint8_t* prepare(ActivationFormat format, const float* input, uint32_t row_count, uint32_t columns);
+  // The prepared rows; `memory` keeps them where they are not `input` itself.
+  const uint8_t* prepare(ActivationFormat format, const float* input, uint32_t row_count, uint32_t columns,
+                         ArenaBlock& memory);
   // Fills chunks_; false when the work is not worth waking a thread.
   bool split(uint32_t row_count, std::span<const ProductOutput> outputs);
   void multiply(const Chunk& chunk, const ProductOutput& output, const uint8_t* activations,

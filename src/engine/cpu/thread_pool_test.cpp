@@ -1,8 +1,9 @@
 #include "engine/cpu/thread_pool.h"
 
 #include <chrono>
+#include <cstring>
 #include <gtest/gtest.h>
-#include <numeric>
+#include <random>
 
 #include "engine/cpu/arena.h"
 
@@ -35,19 +36,55 @@ TEST(ThreadPool, WorkersThatSleptTakePartAgain) {
   }
 }
 
-TEST(Arena, KeepsPointersWhenItGrowsAndJoinsChunksOnReset) {
+TEST(Arena, KeepsPointersWhenItGrowsAndJoinsChunksWhenAllIsBack) {
   Arena arena;
-  float* first = arena.allocate_floats(1000);
-  first[999] = 5;
-  float* second = arena.allocate_floats(4 << 20);
-  second[0] = 1;
-  EXPECT_EQ(first[999], 5);
-  EXPECT_EQ(reinterpret_cast<uintptr_t>(second) % 64, 0u);
+  {
+    ArenaBlock first = arena.allocate_floats(1000);
+    first.floats()[999] = 5;
+    ArenaBlock second = arena.allocate_floats(4 << 20);
+    second.floats()[0] = 1;
+    EXPECT_EQ(first.floats()[999], 5);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(second.data()) % 64, 0u);
+    arena.tidy();  // must not pull live blocks away
+    EXPECT_EQ(first.floats()[999], 5);
+  }
+  EXPECT_EQ(arena.live_blocks(), 0u);
   size_t capacity = arena.capacity_bytes();
-  arena.reset();
+  arena.tidy();
+  ArenaBlock again = arena.allocate_floats(4 << 20), more = arena.allocate_floats(1000);
   EXPECT_EQ(arena.capacity_bytes(), capacity);
-  float* again = arena.allocate_floats(4 << 20);
-  EXPECT_EQ(arena.allocate_floats(16), again + (4 << 20));
+}
+
+TEST(Arena, GivesMemoryBackWithTheLastReference) {
+  Arena arena;
+  ArenaBlock first = arena.allocate(100), copy = first;
+  std::byte* data = first.data();
+  first = {};
+  EXPECT_NE(arena.allocate(100).data(), data);
+  copy = {};
+  EXPECT_EQ(arena.allocate(100).data(), data);
+}
+
+TEST(Arena, LiveBlocksNeverOverlapAndHolesAreJoined) {
+  Arena arena;
+  std::mt19937_64 random(3);
+  std::vector<std::pair<ArenaBlock, size_t>> live;
+  for (int i = 0; i < 5000; ++i) {
+    if (live.size() > 20 || (!live.empty() && random() % 2 == 0)) {
+      size_t chosen = random() % live.size();
+      auto [block, size] = live[chosen];
+      for (size_t j = 1; j < size; ++j) ASSERT_EQ(block.data()[j], block.data()[0]);
+      live.erase(live.begin() + static_cast<std::ptrdiff_t>(chosen));
+    } else {
+      size_t size = 1 + random() % 30'000;
+      live.emplace_back(arena.allocate(size), size);
+      std::memset(live.back().first.data(), i & 255, size);
+    }
+  }
+  live.clear();
+  size_t capacity = arena.capacity_bytes();
+  arena.tidy();
+  ArenaBlock all = arena.allocate(capacity);
   EXPECT_EQ(arena.capacity_bytes(), capacity);
 }
 
