@@ -9,7 +9,6 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <map>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -24,7 +23,7 @@ class FakeService final : public serving::Service {
   serving::GenerationId generate(serving::GenerateRequest request,
                                  std::shared_ptr<serving::GenerationListener> listener) override {
     const auto id = next_id_++;
-    running_.insert(id);
+    running_.emplace(id, listener);
     requests.push_back(request);
     boost::asio::post(io_, [this, id, request = std::move(request), listener = std::move(listener)] {
       step(id, request, listener, 0);
@@ -76,7 +75,7 @@ class FakeService final : public serving::Service {
     const bool endless = request.model == "endless";
     if (!endless && request.model != "echo" && request.model != "broken")
       return end_with_error(id, request, *listener);
-    const uint32_t limit = request.max_tokens.value_or(1000);
+    const uint32_t limit = request.max_tokens.value_or(~0U);
     if (request.model == "broken" && said == 1) {
       running_.erase(id);
       return listener->on_error({ErrorCode::unavailable, "worker of node 'bob' was lost", {}});
@@ -106,7 +105,7 @@ class FakeService final : public serving::Service {
 
   boost::asio::io_context& io_;
   serving::GenerationId next_id_ = 1;
-  std::set<serving::GenerationId> running_;
+  std::map<serving::GenerationId, std::shared_ptr<serving::GenerationListener>> running_;
 };
 
 }  // namespace shoal::api

@@ -108,14 +108,16 @@ void HttpSession::wait_for_request() {
 void HttpSession::receive() {
   if (receiving_ || phase_ == Phase::closed) return;
   receiving_ = true;
-  socket_.async_read_some(buffer_.prepare(kReadBytes),
-                          [self = shared_from_this()](const error_code& error, size_t bytes) {
-                            self->receiving_ = false;
-                            if (self->phase_ == Phase::closed) return;
-                            if (error) return self->close();
-                            self->buffer_.commit(bytes);
-                            self->on_bytes();
-                          });
+  read_block_.resize(kReadBytes);
+  socket_.async_read_some(
+      asio::buffer(read_block_), [self = shared_from_this()](const error_code& error, size_t bytes) {
+        self->receiving_ = false;
+        if (self->phase_ == Phase::closed) return;
+        if (error) return self->close();
+        self->buffer_.commit(
+            asio::buffer_copy(self->buffer_.prepare(bytes), asio::buffer(self->read_block_, bytes)));
+        self->on_bytes();
+      });
 }
 
 void HttpSession::on_bytes() {

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "api/http_server.h"
 
@@ -66,8 +67,9 @@ class HttpSession final : public std::enable_shared_from_this<HttpSession> {
 
   Phase phase_ = Phase::waiting;
   bool receiving_ = false;
-  bool keep_alive_ = true;  // of the current request
-  bool draining_ = false;   // the server stops: close after this answer
+  bool keep_alive_ = true;        // of the current request
+  bool draining_ = false;         // the server stops: close after this answer
+  std::vector<char> read_block_;  // where the read in flight puts its bytes; buffer_ may change meanwhile
   boost::beast::flat_buffer buffer_;
   std::optional<boost::beast::http::request_parser<boost::beast::http::string_body>> parser_;
   bool head_seen_ = false;
