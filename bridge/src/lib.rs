@@ -7,6 +7,7 @@ mod confined;
 mod decoder;
 mod errors;
 mod json;
+mod python;
 mod special;
 mod strftime;
 mod template;

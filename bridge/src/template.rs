@@ -3,6 +3,7 @@
 use crate::confined::{self, Overrun};
 use crate::errors::{caller_string, contain, guard, Failure, Outcome, Status, View};
 use crate::json::{python_str, tojson};
+use crate::python;
 use crate::strftime::strftime;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
@@ -56,10 +57,6 @@ fn length(value: &Value) -> Result<usize, Error> {
     value.len().ok_or_else(missing)
 }
 
-fn is_iterable(value: &Value) -> bool {
-    !matches!(value.kind(), ValueKind::None | ValueKind::Number | ValueKind::Bool)
-}
-
 fn parse(source: &str, limits: Limits) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     let syntax = minijinja::syntax::SyntaxConfig::builder()
@@ -70,7 +67,7 @@ fn parse(source: &str, limits: Limits) -> Result<Environment<'static>, Error> {
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(python::unknown_method);
     environment.set_recursion_limit(RECURSION_LIMIT);
     environment.set_fuel(Some(limits.fuel));
     environment.set_formatter(|out, _, value| {
@@ -84,7 +81,9 @@ fn parse(source: &str, limits: Limits) -> Result<Environment<'static>, Error> {
     environment.add_filter("string", |value: &Value| python_str(value));
     environment.add_filter("length", length);
     environment.add_filter("count", length);
-    environment.add_test("iterable", is_iterable);
+    environment.add_test("iterable", python::is_iterable);
+    environment.add_test("sequence", python::is_sequence);
+    environment.add_test("callable", python::is_callable);
     environment.add_function("raise_exception", raise_exception);
     environment.add_template_owned(NAME, without_generation_marks(source))?;
     Ok(environment)

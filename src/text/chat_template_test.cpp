@@ -83,6 +83,23 @@ TEST(ChatTemplate, HasPythonsMethodsAndLoopControls) {
   EXPECT_EQ(render("  {% if true %}\n  x\n  {% endif %}\ny"), "  x\ny") << "trim_blocks and lstrip_blocks";
 }
 
+TEST(ChatTemplate, HasWhatPublishedTemplatesUseOfJinja) {
+  EXPECT_EQ(render("{{ 's' is sequence }} {{ {} is sequence }} {{ 1 is sequence }} {{ 's' is iterable }} {{ "
+                   "1 is callable }}"),
+            "True True False True False");
+  EXPECT_EQ(render("{{ 'a-b-c'.rsplit('-', 1) }}{{ 'a b '.rsplit() }}{{ 'a-b'.partition('-')[2] }}"),
+            "['a-b', 'c']['a', 'b']b");
+  EXPECT_EQ(render("{{ 'abc'.removeprefix('a').removesuffix('c') }}{{ 'xyz'.index('z') }}"), "b2");
+  EXPECT_EQ(render("{% set ns = namespace(x=[]) %}{% for i in 'ab' %}{% set ns.x = ns.x + [i] %}{% endfor "
+                   "%}{{ ns.x }}"),
+            "['a', 'b']");
+  EXPECT_EQ(
+      render(
+          "{% macro f(a, b='z') %}{{ a }}{{ b }}{% endmacro %}{{ f(1) }}{{ f(1, b=2) }} {{ [1,2,3][::-1] }}"),
+      "1z12 [3, 2, 1]");
+  EXPECT_FALSE(render("{{ 'x'.nosuch() }}").has_value());
+}
+
 TEST(ChatTemplate, RefusalsCarryTheTemplatesWords) {
   const auto refused = render("{{ raise_exception('roles must alternate') }}");
   ASSERT_FALSE(refused.has_value());
