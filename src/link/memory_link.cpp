@@ -193,7 +193,7 @@ class MemoryLink final : public Link {
  private:
   FrameQueues& queues() { return wire_->ends[end_].queues; }
   std::unexpected<Error> goodbye_error() const {
-    return fail(ErrorCode::cancelled, fmt::format("link to {}: the peer has closed it", peer_));
+    return fail(ErrorCode::cancelled, fmt::format("link to {}: it was closed", peer_));
   }
 
   template <class Done>

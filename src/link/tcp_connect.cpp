@@ -14,7 +14,8 @@
 namespace shoal::link {
 namespace {
 
-constexpr Duration kRetryPause = milliseconds(100);
+constexpr Duration kFirstPause = milliseconds(50);  // doubled after every round that fails
+constexpr Duration kLongestPause = milliseconds(800);
 constexpr Duration kConnectTimeout = seconds(2);
 constexpr size_t kMaxCallers = 32;  // in the middle of a handshake; the oldest is dropped for one more
 
@@ -105,7 +106,9 @@ class Reception {
     if (!hello) return false;
     if (!*hello) return true;
     if (!proves(credentials_, **hello)) {
-      log_warning("link", "dropped a caller that is not rank {} of this epoch", credentials_.peer_rank);
+      if (!std::exchange(warned_, true)) {
+        log_warning("link", "dropped a caller that is not rank {} of this epoch", credentials_.peer_rank);
+      }
       return false;
     }
     caller.proven = std::move(**hello);
@@ -128,6 +131,7 @@ class Reception {
   const std::vector<FileDescriptor>& listeners_;
   const Credentials& credentials_;
   std::vector<Caller> callers_;
+  bool warned_ = false;
 };
 
 }  // namespace
@@ -137,7 +141,7 @@ Result<std::unique_ptr<Link>> connect_tcp_link(const std::vector<SocketAddress>&
                                                const LinkOptions& options) {
   Error last{ErrorCode::invalid_argument,
              fmt::format("no address of rank {} was given", credentials.peer_rank), ""};
-  while (!addresses.empty()) {
+  for (Duration pause = kFirstPause; !addresses.empty(); pause = std::min(2 * pause, kLongestPause)) {
     for (const SocketAddress& address : addresses) {
       auto link = try_address(address, credentials, deadline, options);
       if (link) return link;
@@ -146,7 +150,7 @@ Result<std::unique_ptr<Link>> connect_tcp_link(const std::vector<SocketAddress>&
       if (!cut_short || last.code == ErrorCode::invalid_argument) last = std::move(link).error();
       if (now() >= deadline) return std::unexpected(std::move(last));
     }
-    std::this_thread::sleep_for(kRetryPause);
+    std::this_thread::sleep_until(std::min(deadline, now() + pause));
   }
   return std::unexpected(std::move(last));
 }

@@ -67,7 +67,7 @@ class TcpLink final : public Link {
  private:
   FrameQueues& queues() { return stream_.queues(); }
   std::unexpected<Error> goodbye_error() const {
-    return fail(ErrorCode::cancelled, fmt::format("link to {}: the peer has closed it", peer_));
+    return fail(ErrorCode::cancelled, fmt::format("link to {}: it was closed", peer_));
   }
 
   // Moves bytes until done() or a failure or the deadline (false). The lock is held except while it waits.
@@ -140,7 +140,7 @@ Result<std::optional<Frame>> TcpLink::receive(uint8_t channel, TimePoint deadlin
   std::optional<Frame> frame;
   auto ready = [&] {
     frame = queues().take(channel);
-    return frame.has_value() || queues().peer_closed();
+    return frame.has_value() || queues().peer_closed() || stream_.ended();
   };
   SHOAL_TRY(bool done, wait(lock, deadline, ready));
   if (done && !frame) return goodbye_error();
@@ -155,6 +155,7 @@ Result<> TcpLink::close(TimePoint deadline) {
   std::unique_lock lock(mutex_);
   if (failure_) return std::unexpected(*failure_);
   queues().push_close();
+  send_ready();  // another thread may be the driver
   auto said = [&] { return queues().peer_closed() || (queues().close_sent() && !stream_.wants_to_write()); };
   ++room_waiters_;
   auto waited = wait(lock, deadline, said);
