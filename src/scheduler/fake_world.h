@@ -4,8 +4,10 @@
 // number.
 #pragma once
 
+#include <functional>
 #include <gtest/gtest.h>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "runtime/step.h"
@@ -26,8 +28,14 @@ inline int32_t choose(uint64_t state, uint64_t seed, int32_t vocabulary) {
 
 class FakeWorld {
  public:
-  FakeWorld(uint32_t page_tokens, uint32_t page_count, int32_t vocabulary)
-      : page_tokens_(page_tokens), vocabulary_(vocabulary), slots_(size_t{page_tokens} * page_count) {}
+  // The token that follows a history; for tests that want to choose it.
+  using Choose = std::function<int32_t(std::span<const int32_t> history, uint64_t seed)>;
+
+  FakeWorld(uint32_t page_tokens, uint32_t page_count, int32_t vocabulary, Choose choice = {})
+      : page_tokens_(page_tokens),
+        vocabulary_(vocabulary),
+        choice_(std::move(choice)),
+        slots_(size_t{page_tokens} * page_count) {}
 
   runtime::StepResult run(const runtime::Step& step) {
     EXPECT_GT(step.id, last_id_) << "step ids rise";
@@ -74,18 +82,23 @@ class FakeWorld {
     known.pages.insert(known.pages.end(), rows.pages.begin(), rows.pages.end());
     ASSERT_GE(known.pages.size() * page_tokens_, size_t{rows.context_tokens} + rows.row_count);
     uint64_t state = 0;
+    std::vector<int32_t> history;
     for (uint32_t position = 0; position < rows.context_tokens; ++position) {
       const Slot& slot = slot_of(known, position);
       state = extend(state, slot.token);
+      history.push_back(slot.token);
       ASSERT_EQ(slot.state, state) << "sequence " << rows.sequence << " position " << position;
     }
     for (uint32_t index = 0; index < rows.row_count; ++index) {
       const int32_t token = step.token_ids[first_row + index];
       state = extend(state, token);
+      history.push_back(token);
       slot_of(known, rows.context_tokens + index) = {token, state};
     }
-    if (rows.samples)
-      result.tokens.push_back({rows.sequence, {choose(state, known.seed, vocabulary_), 0, {}}});
+    if (!rows.samples) return;
+    const int32_t token = choice_ ? choice_(history, known.seed) : choose(state, known.seed, vocabulary_);
+    result.tokens.push_back(
+        {.sequence = rows.sequence, .sampled = {.token = token, .logprob = 0, .alternatives = {}}});
   }
 
   Slot& slot_of(const Known& known, uint32_t position) {
@@ -94,6 +107,7 @@ class FakeWorld {
 
   uint32_t page_tokens_;
   int32_t vocabulary_;
+  Choose choice_;
   std::vector<Slot> slots_;
   std::map<runtime::SequenceId, Known> sequences_;
   uint64_t last_id_ = 0;

@@ -1,0 +1,139 @@
+#include "serving/cluster_report.h"
+
+namespace shoal::serving {
+namespace {
+
+std::string_view state_name(cluster::InstanceState state) {
+  switch (state) {
+    case cluster::InstanceState::loading:
+      return "loading";
+    case cluster::InstanceState::ready:
+      return "ready";
+    case cluster::InstanceState::failed:
+      return "failed";
+    case cluster::InstanceState::stopped:
+      return "stopped";
+  }
+  return "unknown";
+}
+
+std::string_view state_name(cluster::WorkerState state) {
+  switch (state) {
+    case cluster::WorkerState::starting:
+      return "starting";
+    case cluster::WorkerState::loading:
+      return "loading";
+    case cluster::WorkerState::loaded:
+      return "loaded";
+    case cluster::WorkerState::ready:
+      return "ready";
+    case cluster::WorkerState::failed:
+      return "failed";
+  }
+  return "unknown";
+}
+
+std::string name_of(const NodeNames& names, const cluster::NodeId& node) {
+  const auto found = names.find(node);
+  return found == names.end() ? node : found->second;
+}
+
+Json error_json(const std::optional<Error>& error) {
+  if (!error) return nullptr;
+  return JsonObject{{"code", to_string(error->code)}, {"message", error->message}, {"hint", error->hint}};
+}
+
+}  // namespace
+
+JsonObject node_json(const cluster::NodeFact& node) {
+  JsonArray models;
+  for (const cluster::HeldModel& model : node.models)
+    models.push_back(JsonObject{{"name", model.name},
+                                {"architecture", model.architecture},
+                                {"bytes", model.bytes},
+                                {"digest", model.digest}});
+  JsonArray workers;
+  for (const cluster::WorkerFact& worker : node.workers)
+    workers.push_back(JsonObject{{"instance", worker.instance},
+                                 {"epoch", worker.epoch},
+                                 {"rank", worker.rank},
+                                 {"state", state_name(worker.state)},
+                                 {"progress", worker.progress},
+                                 {"error", error_json(worker.error)}});
+  JsonArray addresses;
+  for (const std::string& address : node.addresses) addresses.push_back(Json(address));
+  return {{"id", node.id},
+          {"name", node.name},
+          {"version", node.version},
+          {"api_url", node.api_url},
+          {"cpu", node.cpu},
+          {"cores", node.cores},
+          {"total_memory_bytes", node.total_memory_bytes},
+          {"free_memory_bytes", node.free_memory_bytes},
+          {"decode_bytes_per_second", node.decode_bytes_per_second},
+          {"prefill_flops_per_second", node.prefill_flops_per_second},
+          {"addresses", std::move(addresses)},
+          {"models", std::move(models)},
+          {"workers", std::move(workers)}};
+}
+
+JsonObject instance_json(const cluster::InstanceFact& instance, const NodeNames& names,
+                         const FiguresMessage* figures) {
+  const bool measured = figures != nullptr && figures->epoch == instance.epoch;
+  JsonArray stages;
+  for (size_t index = 0; index < instance.stages.size(); ++index) {
+    const cluster::StageFact& stage = instance.stages[index];
+    JsonObject entry{{"node", stage.node},
+                     {"node_name", name_of(names, stage.node)},
+                     {"first_layer", stage.first_layer},
+                     {"end_layer", stage.end_layer},
+                     {"memory_bytes", stage.memory_bytes},
+                     {"step_milliseconds", nullptr}};
+    if (measured && index < figures->stage_milliseconds.size())
+      entry["step_milliseconds"] = figures->stage_milliseconds[index];
+    stages.push_back(std::move(entry));
+  }
+  JsonObject object{{"id", instance.id},
+                    {"model", instance.model},
+                    {"state", state_name(instance.state)},
+                    {"error", error_json(instance.error)},
+                    {"epoch", instance.epoch},
+                    {"owner", instance.owner},
+                    {"owner_name", name_of(names, instance.owner)},
+                    {"layer_count", instance.layer_count},
+                    {"context_tokens", instance.context_tokens},
+                    {"kv_tokens", uint64_t{instance.kv_page_tokens} * instance.kv_page_count},
+                    {"stages", std::move(stages)},
+                    {"predicted_tokens_per_second", instance.predicted_tokens_per_second},
+                    {"measured_tokens_per_second", nullptr},
+                    {"waiting_requests", nullptr},
+                    {"active_sequences", nullptr}};
+  if (measured) {
+    if (figures->tokens_per_second > 0) object["measured_tokens_per_second"] = figures->tokens_per_second;
+    object["waiting_requests"] = figures->waiting;
+    object["active_sequences"] = figures->active;
+  }
+  return object;
+}
+
+JsonObject placement_json(const planner::Placement& placement, const planner::PlanOptions& options,
+                          const NodeNames& names) {
+  JsonArray stages;
+  for (const planner::StagePlan& stage : placement.stages)
+    stages.push_back(JsonObject{{"node", stage.node},
+                                {"node_name", name_of(names, stage.node)},
+                                {"first_layer", stage.first_layer},
+                                {"end_layer", stage.end_layer},
+                                {"memory_bytes", stage.memory_bytes},
+                                {"decode_milliseconds", stage.decode_seconds * 1000}});
+  JsonArray reasons;
+  for (const std::string& reason : placement.reasons) reasons.push_back(Json(reason));
+  return {{"stages", std::move(stages)},
+          {"context_tokens", options.context_tokens},
+          {"concurrency", options.concurrency},
+          {"predicted_tokens_per_second", placement.tokens_per_second},
+          {"predicted_first_token_seconds", placement.first_token_seconds},
+          {"reasons", std::move(reasons)}};
+}
+
+}  // namespace shoal::serving

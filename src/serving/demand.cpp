@@ -1,0 +1,74 @@
+#include "serving/demand.h"
+
+#include <algorithm>
+
+#include "base/limits.h"
+
+namespace shoal::serving {
+namespace {
+
+constexpr uint64_t kProcessBytes = 48 * limits::kMiB;  // code, allocator, thread stacks, frame buffers
+constexpr uint64_t kStepRows = 512 + limits::kMaxActiveSequences;
+constexpr uint64_t kTensorsPerRow = 8;  // alive at once in a layer, of the widest kind
+constexpr uint32_t kUsualContext = 16384;
+constexpr uint32_t kLeastContext = 2048;
+constexpr uint32_t kUsualConcurrency = 4;
+
+// Bytes of one value; q8 has a 16-bit scale for 32 values.
+double bytes_per_value(engine::KvType type) {
+  switch (type) {
+    case engine::KvType::f32:
+      return 4;
+    case engine::KvType::f16:
+      return 2;
+    case engine::KvType::q8:
+      return 34.0 / 32;
+  }
+  return 4;
+}
+
+uint64_t overhead_bytes(const ModelCard& card) {
+  const uint64_t activations = kStepRows * kTensorsPerRow * card.widest_layer * sizeof(float);
+  const uint64_t logits = limits::kMaxActiveSequences * uint64_t{card.vocabulary_size} * sizeof(float);
+  return kProcessBytes + activations + logits;
+}
+
+}  // namespace
+
+planner::ModelDemand model_demand(const ModelCard& card, engine::KvType kv_type) {
+  planner::ModelDemand demand;
+  demand.name = card.stored.name;
+  for (const model::LayerCost& layer : card.cost.layers) {
+    const double kv_bytes = static_cast<double>(layer.kv_values_per_token) * bytes_per_value(kv_type);
+    demand.layers.push_back({.weight_bytes = layer.weight_bytes,
+                             .kv_bytes_per_token = static_cast<uint64_t>(kv_bytes + 0.5),
+                             .flops_per_token = layer.flops_per_token});
+  }
+  demand.embedding_bytes = card.cost.embedding_bytes;
+  demand.head_bytes = card.cost.head_bytes;
+  demand.head_flops_per_token = card.cost.head_flops_per_token;
+  demand.hidden_bytes_per_token = uint64_t{card.hidden_size} * sizeof(float);
+  demand.overhead_bytes_per_stage = overhead_bytes(card);
+  return demand;
+}
+
+std::vector<planner::PlanOptions> plan_attempts(const ModelCard& card, std::optional<uint32_t> context_tokens,
+                                                uint32_t minimum_nodes) {
+  std::vector<planner::PlanOptions> attempts;
+  uint32_t context = std::min(card.context_tokens, context_tokens.value_or(kUsualContext));
+  const auto add = [&](uint32_t concurrency) {
+    planner::PlanOptions options;
+    options.context_tokens = context;
+    options.concurrency = concurrency;
+    options.minimum_nodes = std::max(1u, minimum_nodes);
+    attempts.push_back(options);
+  };
+  for (uint32_t concurrency = kUsualConcurrency; concurrency > 0; concurrency /= 2) add(concurrency);
+  while (!context_tokens && context / 2 >= kLeastContext) {
+    context /= 2;
+    add(1);
+  }
+  return attempts;
+}
+
+}  // namespace shoal::serving

@@ -1,0 +1,21 @@
+// What serving a model asks of machines, for the planner.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "engine/engine.h"
+#include "planner/planner.h"
+#include "serving/model_card.h"
+
+namespace shoal::serving {
+
+// Rows of KV are held in `kv_type`; a stage's overhead covers its process, a step's activations and buffers.
+planner::ModelDemand model_demand(const ModelCard& card, engine::KvType kv_type);
+
+// What to try to fit, in order: room for several long conversations first, for one short one last.
+// `context_tokens` asked for is kept; only the concurrency then falls.
+std::vector<planner::PlanOptions> plan_attempts(const ModelCard& card, std::optional<uint32_t> context_tokens,
+                                                uint32_t minimum_nodes);
+
+}  // namespace shoal::serving

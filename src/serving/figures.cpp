@@ -1,0 +1,36 @@
+#include "serving/figures.h"
+
+#include <cmath>
+
+#include "base/limits.h"
+
+namespace shoal::serving {
+
+Bytes FiguresMessage::encode() const {
+  ByteWriter writer;
+  writer.write_text(instance);
+  writer.write(epoch);
+  writer.write(tokens_per_second);
+  writer.write(waiting);
+  writer.write(active);
+  writer.write_vector(std::span<const double>(stage_milliseconds));
+  return writer.take();
+}
+
+Result<FiguresMessage> FiguresMessage::decode(ByteView bytes) {
+  ByteReader reader(bytes);
+  FiguresMessage message;
+  SHOAL_TRY(message.instance, reader.read_text(4096));
+  SHOAL_TRY(message.epoch, reader.read<uint32_t>());
+  SHOAL_TRY(message.tokens_per_second, reader.read<double>());
+  SHOAL_TRY(message.waiting, reader.read<uint32_t>());
+  SHOAL_TRY(message.active, reader.read<uint32_t>());
+  SHOAL_TRY(message.stage_milliseconds, reader.read_vector<double>(limits::kMaxNodes));
+  if (!std::isfinite(message.tokens_per_second)) return fail(ErrorCode::malformed, "a rate is not finite");
+  for (const double value : message.stage_milliseconds)
+    if (!std::isfinite(value)) return fail(ErrorCode::malformed, "a step time is not finite");
+  if (reader.remaining() != 0) return fail(ErrorCode::malformed, "bytes follow the message");
+  return message;
+}
+
+}  // namespace shoal::serving

@@ -1,0 +1,33 @@
+// What a node needs to know of a model it holds in order to take requests for it and to place it: read once,
+// in a thread that may wait, then shared. The weights stay on disk.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "hub/model_store.h"
+#include "model/decoder_spec.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace shoal::serving {
+
+struct ModelCard {
+  hub::StoredModel stored;
+  uint32_t layer_count = 0;
+  uint32_t hidden_size = 0;
+  uint32_t vocabulary_size = 0;  // rows of the embedding: token ids must be below
+  uint32_t context_tokens = 0;   // the longest the model was made for
+  uint32_t widest_layer = 0;     // the largest feed-forward or attention width, for scratch
+  model::ModelCost cost;
+  std::vector<int32_t> stop_ids;  // end-of-sequence tokens
+  text::Tokenizer tokenizer;
+  std::optional<text::ChatTemplate> chat_template;
+  std::optional<Error> chat_template_error;  // why there is none
+};
+
+Result<std::shared_ptr<const ModelCard>> read_model_card(const hub::StoredModel& stored);
+
+}  // namespace shoal::serving
