@@ -21,6 +21,8 @@ struct U8x64 {
 constexpr Isa kIsa = Isa::avx2;
 constexpr uint32_t kTileRows = 4;
 constexpr uint32_t kFloatPanels = 2;
+constexpr int kScoreGroups = 2;  // groups of 16 tokens scored at once for few queries
+constexpr int kMixQueries = 2;   // queries whose values are mixed at once, at most 4
 constexpr int kUnroll = 8;
 constexpr bool kByteWeightsAreOffset = false;  // byte_weights() takes the 128 off again
 

@@ -21,7 +21,9 @@ struct U8x64 {
 constexpr Isa kIsa = Isa::avx512;
 constexpr uint32_t kTileRows = 8;
 constexpr uint32_t kFloatPanels = 4;
-constexpr int kUnroll = 8;  // loops over the rows of a tile, whose sums live in registers
+constexpr int kScoreGroups = 4;  // groups of 16 tokens scored at once for few queries
+constexpr int kMixQueries = 4;   // queries whose values are mixed at once, at most 4
+constexpr int kUnroll = 8;       // loops over the rows of a tile, whose sums live in registers
 constexpr bool kByteWeightsAreOffset = true;
 
 inline __mmask16 first_lanes(uint32_t count) {

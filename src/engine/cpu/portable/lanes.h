@@ -20,7 +20,9 @@ struct U8x64 {  // 16 lanes of four bytes
 
 constexpr Isa kIsa = Isa::portable;
 constexpr uint32_t kTileRows = 4;
-constexpr uint32_t kFloatPanels = 1;          // panels a float product with few rows walks at once
+constexpr uint32_t kFloatPanels = 1;  // panels a float product with few rows walks at once
+constexpr int kScoreGroups = 1;       // groups of 16 tokens scored at once for few queries
+constexpr int kMixQueries = 2;        // queries whose values are mixed at once, at most 4
 constexpr int kUnroll = 1;
 constexpr bool kByteWeightsAreOffset = true;  // dot() of byte_weights() counts 128 too much per weight
 

@@ -31,27 +31,53 @@ inline const uint8_t* page_of(const AttentionTask& task, uint32_t token) {
   return task.cache + size_t{task.pages[token / task.page_tokens]} * task.page_bytes;
 }
 
-// scores[q * kAttentionRun + t - run] for tokens t of [begin, end), both multiples of 16 inside the run.
-// `queries` is [head_dim][rows].
+// scores[q * kAttentionRun + t - run] for the tokens of `groups` groups of 16 from `token` on, inside the
+// run. `queries` is [head_dim][rows].
+template <class Cache, int rows, int groups>
+inline void score_groups(const AttentionTask& task, const float* queries, uint32_t run, uint32_t token,
+                         float* scores) {
+  const uint8_t* keys[groups];
+  const uint8_t* values[groups];  // wanted next: fetched meanwhile
+  F32x16 sums[groups][rows];
+#pragma GCC unroll kUnroll
+  for (int g = 0; g < groups; ++g) {
+    uint32_t first = token + 16 * static_cast<uint32_t>(g);
+    size_t skipped = size_t{first % task.page_tokens} * task.head_dim * Cache::kBytes;
+    keys[g] = page_of(task, first) + task.key_offset + skipped;
+    values[g] = page_of(task, first) + task.value_offset + skipped;
+#pragma GCC unroll kUnroll
+    for (int q = 0; q < rows; ++q) sums[g][q] = zero_f32();
+  }
+  for (uint32_t d = 0; d < task.head_dim; ++d) {
+#pragma GCC unroll kUnroll
+    for (int g = 0; g < groups; ++g) {
+      F32x16 key = Cache::load_values(keys[g] + size_t{d} * 16 * Cache::kBytes);
+      __builtin_prefetch(values[g] + size_t{d} * 16 * Cache::kBytes);
+#pragma GCC unroll kUnroll
+      for (int q = 0; q < rows; ++q)
+        sums[g][q] = fma(key, broadcast(queries[size_t{d} * rows + q]), sums[g][q]);
+    }
+  }
+  F32x16 scale = broadcast(task.scale);
+#pragma GCC unroll kUnroll
+  for (int g = 0; g < groups; ++g) {
+#pragma GCC unroll kUnroll
+    for (int q = 0; q < rows; ++q) {
+      store(scores + q * kAttentionRun + (token - run) + 16 * g, multiply(sums[g][q], scale));
+    }
+  }
+}
+
+// The same for tokens of [begin, end), both multiples of 16. With few rows several groups go together, since
+// each score is one chain of dependent FMAs.
 template <class Cache, int rows>
 inline void score_run(const AttentionTask& task, const float* queries, uint32_t run, uint32_t begin,
                       uint32_t end, float* scores) {
-  F32x16 scale = broadcast(task.scale);
-  for (uint32_t token = begin; token < end; token += 16) {
-    const uint8_t* keys = page_of(task, token) + task.key_offset +
-                          size_t{token % task.page_tokens} * task.head_dim * Cache::kBytes;
-    F32x16 sums[rows];
-#pragma GCC unroll kUnroll
-    for (int q = 0; q < rows; ++q) sums[q] = zero_f32();
-    for (uint32_t d = 0; d < task.head_dim; ++d) {
-      F32x16 key = Cache::load_values(keys + size_t{d} * 16 * Cache::kBytes);
-#pragma GCC unroll kUnroll
-      for (int q = 0; q < rows; ++q) sums[q] = fma(key, broadcast(queries[size_t{d} * rows + q]), sums[q]);
-    }
-#pragma GCC unroll kUnroll
-    for (int q = 0; q < rows; ++q)
-      store(scores + q * kAttentionRun + (token - run), multiply(sums[q], scale));
+  constexpr int kGroups = rows <= 2 ? kScoreGroups : rows <= 4 ? (kScoreGroups + 1) / 2 : 1;
+  for (; begin + 16 * kGroups <= end; begin += 16 * kGroups) {
+    score_groups<Cache, rows, kGroups>(task, queries, run, begin, scores);
   }
+  for (; begin < end; begin += 16) score_groups<Cache, rows, 1>(task, queries, run, begin, scores);
 }
 
 // Turns one query's scores of tokens [begin, end) of the run into weights; returns what its output must be
@@ -101,7 +127,13 @@ inline void mix_values(const AttentionTask& task, const float* scores, uint32_t 
     uint32_t page_end = token - row + task.page_tokens < end ? token - row + task.page_tokens : end;
     const uint8_t* values =
         page_of(task, token) + task.value_offset + row * value_bytes + dimension * Cache::kBytes;
-    for (; token < page_end; ++token, values += value_bytes) {
+    // The keys of the next run, fetched meanwhile.
+    uint32_t next = token + kAttentionRun;
+    const uint8_t* keys = page_of(task, next < task.end_visible[0] ? next : token) + task.key_offset +
+                          (row * task.head_dim + dimension) * Cache::kBytes;
+    for (; token < page_end; ++token, values += value_bytes, keys += task.head_dim * Cache::kBytes) {
+      __builtin_prefetch(keys);
+      if constexpr (vectors * Cache::kBytes * 16 > 64) __builtin_prefetch(keys + 64);
 #pragma GCC unroll kUnroll
       for (int v = 0; v < vectors; ++v) {
         F32x16 value = Cache::load_values(values + 16 * v * Cache::kBytes);
@@ -138,7 +170,7 @@ inline uint32_t smaller(uint32_t a, uint32_t b) {
   return a < b ? a : b;
 }
 
-// One run for all queries of the tile: those that see the same tokens are mixed two at a time.
+// One run for all queries of the tile: neighbours that see the same tokens are mixed together.
 template <class Cache, int rows>
 inline void attend_run(const AttentionTask& task, const float* queries, uint32_t run, QueryState* states,
                        float* scores, float* outputs, size_t stride) {
@@ -162,15 +194,20 @@ inline void attend_run(const AttentionTask& task, const float* queries, uint32_t
       ++q;
       continue;
     }
-    bool pair = q + 1 < rows && begin[q + 1] == begin[q] && end[q + 1] == end[q];
+    int same = 1;
+    while (same < kMixQueries && q + same < rows && begin[q + same] == begin[q] && end[q + same] == end[q])
+      ++same;
     const float* weights = scores + q * kAttentionRun;
     float* output = outputs + q * stride;
-    if (pair) {
+    if (same == 4) {
+      mix_all_values<Cache, 4>(task, weights, run, begin[q], end[q], rescale + q, output, stride);
+    } else if (same >= 2) {
+      same = 2;
       mix_all_values<Cache, 2>(task, weights, run, begin[q], end[q], rescale + q, output, stride);
     } else {
       mix_all_values<Cache, 1>(task, weights, run, begin[q], end[q], rescale + q, output, stride);
     }
-    q += pair ? 2 : 1;
+    q += same;
   }
 }
 
