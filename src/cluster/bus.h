@@ -4,6 +4,14 @@
 // Facts are single-writer last values: a node publishes its own, everyone hears of them, and a node that joins later
 // is told all that hold. Messages between two nodes arrive in order or, when the connection breaks, not at all;
 // the receiver must not assume that the sender still lives. Everything may be delivered twice or late.
+//
+// What an implementation owes its listener:
+// - Nothing of a node is heard before it joined or after it left; leaving voids its facts (no on_fact for each), and
+//   joining again tells all that hold by then. A restarted node is heard to leave and then to join.
+// - A fact's values come in the order of writing: some may be skipped and the last repeated, but an older one never
+//   follows a newer one, and while two nodes are connected the last one arrives.
+// - A node does not join or leave itself, and its own facts do not come back to it.
+// - A message is for the life of the receiver that the sender knew: it never reaches the same node restarted.
 #pragma once
 
 #include <functional>

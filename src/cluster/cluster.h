@@ -11,8 +11,10 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "base/system.h"
 #include "cluster/bus.h"
 #include "cluster/facts.h"
+#include "cluster/place_request.h"
 #include "planner/planner.h"
 
 namespace shoal::cluster {
@@ -25,33 +27,29 @@ class WorldEffects {
   virtual void connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank,
                               const std::vector<std::string>& addresses, uint16_t port) = 0;  // of the next rank
   virtual void stop_worker(const std::string& instance, uint32_t epoch, uint32_t rank) = 0;
-  // The owner's world is complete, or not any more. `instance_down` carries why (typed, for the clients).
+  // The owner's world is complete, or not any more. `instance_down` carries why (typed, for the clients) and comes
+  // only after `instance_up`.
   virtual void instance_up(const InstanceFact& instance) = 0;
   virtual void instance_down(const std::string& instance, uint32_t epoch, const Error& why) = 0;
   // Any instance in the cluster changed or vanished (nullptr); gateways fail requests that its owner took along.
+  // `why` is set when it failed, stopped or vanished.
   virtual void instance_changed(const std::string& instance, const InstanceFact* fact, const Error* why) = 0;
   virtual void node_left(const NodeId& node) = 0;
 };
 
-struct PlaceRequest {
-  std::string model;                     // a held model's name
-  planner::ModelDemand demand;
-  planner::PlanOptions options;
-  uint32_t layer_count = 0;
-  std::string digest;
-  uint32_t kv_page_tokens = 32;
-};
-
 class Cluster final : private BusListener {
  public:
-  Cluster(Bus& bus, const Clock& clock, WorldEffects& effects, NodeFact self);
+  // `random` draws ids and secrets; the operating system's generator unless a test needs to repeat itself.
+  Cluster(Bus& bus, const Clock& clock, WorldEffects& effects, NodeFact self,
+          std::function<uint64_t()> random = random_u64);
   ~Cluster() override;
 
   Result<> start();
+  // Leaves: stops our workers and ends every pending call with `cancelled`.
   void stop();
   void tick();                                         // at least every 100 ms
 
-  // Changes to our own report: free memory, models held, measured figures.
+  // Changes to our own report: free memory, models held, measured figures. Its id and workers are not the caller's.
   void update_self(const std::function<void(NodeFact&)>& change);
 
   void worker_listening(const std::string& instance, uint32_t epoch, uint32_t rank, uint16_t port);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -76,9 +77,20 @@ struct InstanceFact {
   double predicted_tokens_per_second = 0;
 };
 
+// 16 lower-case hexadecimal digits: what a NodeId, and an instance's id, must look like.
+bool is_id(std::string_view text);
+
+std::string_view to_string(WorkerState state);
+std::string_view to_string(InstanceState state);
+// Loading or ready: its workers are wanted.
+bool is_live(InstanceState state);
+
 JsonObject to_json(const NodeFact& fact);
 JsonObject to_json(const InstanceFact& fact);
 Result<NodeFact> node_fact_from_json(const JsonObject& object);
 Result<InstanceFact> instance_fact_from_json(const JsonObject& object);
+// {"code", "message", "hint"}: how an Error travels between nodes.
+JsonObject to_json(const Error& error);
+Result<Error> error_from_json(const JsonObject& object);
 
 }  // namespace shoal::cluster

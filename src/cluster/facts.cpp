@@ -1,0 +1,290 @@
+#include "cluster/facts.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <fmt/format.h>
+#include <span>
+
+#include "base/limits.h"
+
+namespace shoal::cluster {
+namespace {
+
+constexpr size_t kMaxNameBytes = 512;   // names, digests, versions, addresses
+constexpr size_t kMaxTextBytes = 4096;  // messages of Errors
+constexpr size_t kMaxAddresses = 64;
+constexpr size_t kMaxModels = 4096;
+constexpr size_t kMaxWorkers = 1024;
+constexpr int64_t kMaxBytes = INT64_MAX;  // JSON integers are signed here
+
+constexpr std::array<std::string_view, 5> kWorkerStates = {"starting", "loading", "loaded", "ready",
+                                                           "failed"};
+constexpr std::array<std::string_view, 4> kInstanceStates = {"loading", "ready", "failed", "stopped"};
+
+Json number(uint64_t value) {
+  return static_cast<int64_t>(std::min<uint64_t>(value, INT64_MAX));
+}
+
+Result<std::string> text(const JsonObject& object, std::string_view name, size_t limit = kMaxNameBytes) {
+  SHOAL_TRY(auto value, get_string(object, name));
+  if (value && value->size() > limit) {
+    return fail(ErrorCode::limit_exceeded,
+                fmt::format("'{}' has {} bytes, over {}", name, value->size(), limit));
+  }
+  return std::move(value).value_or("");
+}
+
+Result<std::string> id(const JsonObject& object, std::string_view name) {
+  SHOAL_TRY(std::string value, require_string(object, name));
+  if (!is_id(value))
+    return fail(ErrorCode::malformed, fmt::format("'{}' is not 16 hexadecimal digits", name));
+  return value;
+}
+
+template <class T>
+Result<T> integer(const JsonObject& object, std::string_view name, int64_t maximum = UINT32_MAX) {
+  SHOAL_TRY(auto value, get_integer(object, name, 0, maximum));
+  return static_cast<T>(value.value_or(0));
+}
+
+// A finite number of at least 0.
+Result<double> measure(const JsonObject& object, std::string_view name) {
+  SHOAL_TRY(auto value, get_number(object, name));
+  double measured = value.value_or(0);
+  if (!std::isfinite(measured) || measured < 0) {
+    return fail(ErrorCode::malformed, fmt::format("'{}' is {}, not a measure", name, measured));
+  }
+  return measured;
+}
+
+template <class T>
+Result<T> state(const JsonObject& object, std::string_view name, std::span<const std::string_view> names) {
+  SHOAL_TRY(std::string value, require_string(object, name));
+  auto found = std::find(names.begin(), names.end(), value);
+  if (found == names.end()) {
+    return fail(ErrorCode::malformed, fmt::format("'{}' is '{:.40}', which is unknown", name, value));
+  }
+  return static_cast<T>(found - names.begin());
+}
+
+Result<std::optional<Error>> optional_error(const JsonObject& object) {
+  SHOAL_TRY(const JsonObject* error, get_object(object, "error"));
+  if (!error) return std::nullopt;
+  SHOAL_TRY(Error value, error_from_json(*error));
+  return value;
+}
+
+// Every element through `read`, at most `limit` of them.
+template <class T, class Read>
+Result<std::vector<T>> list(const JsonObject& object, std::string_view name, size_t limit, Read read) {
+  SHOAL_TRY(const JsonArray* array, get_array(object, name));
+  std::vector<T> values;
+  if (!array) return values;
+  if (array->size() > limit) {
+    return fail(ErrorCode::limit_exceeded,
+                fmt::format("'{}' has {} entries, over {}", name, array->size(), limit));
+  }
+  for (const Json& element : *array) {
+    SHOAL_TRY(T value, read(element));
+    values.push_back(std::move(value));
+  }
+  return values;
+}
+
+template <class T, class Read>
+auto of_object(std::string_view name, Read read) {
+  return [name, read](const Json& element) -> Result<T> {
+    if (!element.is_object())
+      return fail(ErrorCode::malformed, fmt::format("'{}' holds what is no object", name));
+    return read(element.get_object());
+  };
+}
+
+Result<std::string> address(const Json& element) {
+  if (!element.is_string() || element.get_string().size() > kMaxNameBytes) {
+    return fail(ErrorCode::malformed, "'addresses' holds what is no address");
+  }
+  return std::string(element.get_string());
+}
+
+Result<HeldModel> held_model(const JsonObject& object) {
+  HeldModel model;
+  SHOAL_TRY(model.name, text(object, "name"));
+  SHOAL_TRY(model.digest, text(object, "digest"));
+  SHOAL_TRY(model.architecture, text(object, "architecture"));
+  SHOAL_TRY(model.bytes, integer<uint64_t>(object, "bytes", kMaxBytes));
+  return model;
+}
+
+Result<WorkerFact> worker_fact(const JsonObject& object) {
+  WorkerFact worker;
+  SHOAL_TRY(worker.instance, id(object, "instance"));
+  SHOAL_TRY(worker.epoch, integer<uint32_t>(object, "epoch"));
+  SHOAL_TRY(worker.rank, integer<uint32_t>(object, "rank"));
+  SHOAL_TRY(worker.state, state<WorkerState>(object, "state", kWorkerStates));
+  SHOAL_TRY(double progress, measure(object, "progress"));
+  worker.progress = static_cast<float>(std::min(progress, 1.0));
+  SHOAL_TRY(worker.port, integer<uint16_t>(object, "port", UINT16_MAX));
+  SHOAL_TRY(worker.error, optional_error(object));
+  return worker;
+}
+
+Result<StageFact> stage_fact(const JsonObject& object) {
+  StageFact stage;
+  SHOAL_TRY(stage.node, id(object, "node"));
+  SHOAL_TRY(stage.first_layer, integer<uint32_t>(object, "first_layer"));
+  SHOAL_TRY(stage.end_layer, integer<uint32_t>(object, "end_layer"));
+  SHOAL_TRY(stage.memory_bytes, integer<uint64_t>(object, "memory_bytes", kMaxBytes));
+  return stage;
+}
+
+// The stages of a fact that is live must cut all layers, each node once.
+Result<> check_stages(const InstanceFact& fact) {
+  uint32_t next = 0;
+  for (size_t rank = 0; rank < fact.stages.size(); ++rank) {
+    const StageFact& stage = fact.stages[rank];
+    auto same_node = [&](const StageFact& other) { return other.node == stage.node; };
+    if (stage.first_layer != next || stage.end_layer <= next ||
+        std::count_if(fact.stages.begin(), fact.stages.end(), same_node) != 1) {
+      return fail(ErrorCode::malformed,
+                  fmt::format("stage {} of instance {} does not follow the one before", rank, fact.id));
+    }
+    next = stage.end_layer;
+  }
+  if (fact.stages.empty() || next != fact.layer_count) {
+    return fail(ErrorCode::malformed, fmt::format("the stages of instance {} cover {} of {} layers", fact.id,
+                                                  next, fact.layer_count));
+  }
+  return {};
+}
+
+JsonObject to_json(const WorkerFact& worker) {
+  JsonObject object{{"instance", worker.instance},      {"epoch", worker.epoch},       {"rank", worker.rank},
+                    {"state", to_string(worker.state)}, {"progress", worker.progress}, {"port", worker.port}};
+  if (worker.error) object["error"] = cluster::to_json(*worker.error);
+  return object;
+}
+
+}  // namespace
+
+bool is_id(std::string_view text) {
+  auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+  return text.size() == 16 && std::all_of(text.begin(), text.end(), is_digit);
+}
+
+std::string_view to_string(WorkerState state) {
+  return kWorkerStates[static_cast<size_t>(state)];
+}
+std::string_view to_string(InstanceState state) {
+  return kInstanceStates[static_cast<size_t>(state)];
+}
+bool is_live(InstanceState state) {
+  return state == InstanceState::loading || state == InstanceState::ready;
+}
+
+JsonObject to_json(const Error& error) {
+  return {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}};
+}
+
+Result<Error> error_from_json(const JsonObject& object) {
+  Error error;
+  SHOAL_TRY(std::string code, text(object, "code"));
+  error.code = error_code_from_string(code);
+  SHOAL_TRY(error.message, text(object, "message", kMaxTextBytes));
+  SHOAL_TRY(error.hint, text(object, "hint", kMaxTextBytes));
+  return error;
+}
+
+JsonObject to_json(const NodeFact& fact) {
+  JsonArray addresses, models, workers;
+  for (const std::string& one : fact.addresses) addresses.emplace_back(one);
+  for (const HeldModel& model : fact.models) {
+    models.push_back(JsonObject{{"name", model.name},
+                                {"digest", model.digest},
+                                {"architecture", model.architecture},
+                                {"bytes", number(model.bytes)}});
+  }
+  for (const WorkerFact& worker : fact.workers) workers.push_back(to_json(worker));
+  return {{"id", fact.id},
+          {"name", fact.name},
+          {"version", fact.version},
+          {"api_url", fact.api_url},
+          {"cpu", fact.cpu},
+          {"cores", fact.cores},
+          {"total_memory_bytes", number(fact.total_memory_bytes)},
+          {"free_memory_bytes", number(fact.free_memory_bytes)},
+          {"decode_bytes_per_second", fact.decode_bytes_per_second},
+          {"prefill_flops_per_second", fact.prefill_flops_per_second},
+          {"addresses", std::move(addresses)},
+          {"models", std::move(models)},
+          {"workers", std::move(workers)}};
+}
+
+JsonObject to_json(const InstanceFact& fact) {
+  JsonArray stages;
+  for (const StageFact& stage : fact.stages) {
+    stages.push_back(JsonObject{{"node", stage.node},
+                                {"first_layer", stage.first_layer},
+                                {"end_layer", stage.end_layer},
+                                {"memory_bytes", number(stage.memory_bytes)}});
+  }
+  JsonObject object{{"id", fact.id},
+                    {"model", fact.model},
+                    {"digest", fact.digest},
+                    {"epoch", fact.epoch},
+                    {"owner", fact.owner},
+                    {"state", to_string(fact.state)},
+                    {"stages", std::move(stages)},
+                    {"layer_count", fact.layer_count},
+                    {"context_tokens", fact.context_tokens},
+                    {"kv_page_tokens", fact.kv_page_tokens},
+                    {"kv_page_count", fact.kv_page_count},
+                    {"secret", fact.secret},
+                    {"predicted_tokens_per_second", fact.predicted_tokens_per_second}};
+  if (fact.error) object["error"] = to_json(*fact.error);
+  return object;
+}
+
+Result<NodeFact> node_fact_from_json(const JsonObject& object) {
+  NodeFact fact;
+  SHOAL_TRY(fact.id, id(object, "id"));
+  SHOAL_TRY(fact.name, text(object, "name"));
+  SHOAL_TRY(fact.version, text(object, "version"));
+  SHOAL_TRY(fact.api_url, text(object, "api_url"));
+  SHOAL_TRY(fact.cpu, text(object, "cpu"));
+  SHOAL_TRY(fact.cores, integer<uint32_t>(object, "cores"));
+  SHOAL_TRY(fact.total_memory_bytes, integer<uint64_t>(object, "total_memory_bytes", kMaxBytes));
+  SHOAL_TRY(fact.free_memory_bytes, integer<uint64_t>(object, "free_memory_bytes", kMaxBytes));
+  SHOAL_TRY(fact.decode_bytes_per_second, measure(object, "decode_bytes_per_second"));
+  SHOAL_TRY(fact.prefill_flops_per_second, measure(object, "prefill_flops_per_second"));
+  SHOAL_TRY(fact.addresses, list<std::string>(object, "addresses", kMaxAddresses, address));
+  SHOAL_TRY(fact.models,
+            list<HeldModel>(object, "models", kMaxModels, of_object<HeldModel>("models", held_model)));
+  SHOAL_TRY(fact.workers,
+            list<WorkerFact>(object, "workers", kMaxWorkers, of_object<WorkerFact>("workers", worker_fact)));
+  return fact;
+}
+
+Result<InstanceFact> instance_fact_from_json(const JsonObject& object) {
+  InstanceFact fact;
+  SHOAL_TRY(fact.id, id(object, "id"));
+  SHOAL_TRY(fact.model, text(object, "model"));
+  SHOAL_TRY(fact.digest, text(object, "digest"));
+  SHOAL_TRY(fact.epoch, integer<uint32_t>(object, "epoch"));
+  SHOAL_TRY(fact.owner, id(object, "owner"));
+  SHOAL_TRY(fact.state, state<InstanceState>(object, "state", kInstanceStates));
+  SHOAL_TRY(fact.error, optional_error(object));
+  SHOAL_TRY(fact.stages,
+            list<StageFact>(object, "stages", limits::kMaxNodes, of_object<StageFact>("stages", stage_fact)));
+  SHOAL_TRY(fact.layer_count, integer<uint32_t>(object, "layer_count", limits::kMaxLayers));
+  SHOAL_TRY(fact.context_tokens, integer<uint32_t>(object, "context_tokens", limits::kMaxContextTokens));
+  SHOAL_TRY(fact.kv_page_tokens, integer<uint32_t>(object, "kv_page_tokens", limits::kMaxContextTokens));
+  SHOAL_TRY(fact.kv_page_count, integer<uint32_t>(object, "kv_page_count"));
+  SHOAL_TRY(fact.secret, text(object, "secret"));
+  SHOAL_TRY(fact.predicted_tokens_per_second, measure(object, "predicted_tokens_per_second"));
+  SHOAL_TRY_VOID(check_stages(fact));
+  return fact;
+}
+
+}  // namespace shoal::cluster
