@@ -23,10 +23,9 @@ inline void store_up_to(float* to, F32x16 value, uint32_t count) {
 }
 
 // exp(x): x = n ln 2 + r with |r| <= ln 2 / 2, n by the round-to-nearest trick, ln 2 in two parts; e^r by its
-// Taylor polynomial of degree 7 (error below 0.1 ulp of the remainder); 2^n through the exponent bits. Below
-// -87.3 the result is 0 (never a denormal); above 88.3 it stays at exp(88.3), so that 1 / (1 + exp(x)) keeps
-// its sense. NaN becomes 0 by the clamp's order only where x is NaN in `maximum`; callers treat NaN as lost
-// already.
+// Taylor polynomial of degree 7; 2^n through the exponent bits. Within 2 ulp. Below -87.3 the result is 0
+// (never a denormal); above 88.3 it stays at exp(88.3), so that x / (1 + exp(-x)) stays finite. NaN gives
+// exp(-87.3).
 inline F32x16 exponential(F32x16 x) {
   const float lowest = -87.3f;
   F32x16 clamped = minimum(maximum(x, broadcast(lowest)), broadcast(88.3f));
