@@ -320,12 +320,6 @@ TEST(WorkerWithoutNode, AMalformedMessageEndsIt) {
   EXPECT_EQ(describe_exit(status), "exit code 1");
 }
 
-TEST(SpawnProcess, AProgramThatDoesNotExistIsAnError) {
-  auto child = spawn_process("/no/such/program", {});
-  ASSERT_FALSE(child);
-  EXPECT_EQ(child.error().code, ErrorCode::not_found);
-}
-
 }  // namespace
 }  // namespace shoal::worker
 
