@@ -1,0 +1,67 @@
+"""Compiles everything portable for macOS (arm64), which cannot run here: `./test --all` only. The cross compiler comes
+from Python's package index into the cache directory; without it the suite is skipped with the reason."""
+
+import concurrent.futures
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+COMPILER = "ziglang==0.14.1"
+# Header-only libraries of this machine that do not depend on the platform.
+LIBRARIES = ["boost", "fmt", "CLI", "editline"]
+X86_FOLDERS = ("avx2", "avx512", "amx")
+
+
+def portable_sources():
+    return [path for path in sorted((ROOT / "src").rglob("*.cpp"))
+            if not path.stem.endswith(("_linux", "_test", "_fuzz")) and path.parent.name not in X86_FOLDERS]
+
+
+def compiler():
+    cache = pathlib.Path(os.environ.get("SHOAL_CACHE_DIR") or
+                         pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "shoal")
+    home = cache / "compilers" / COMPILER.replace("==", "-")
+    if not (home / "ready").exists():
+        made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], capture_output=True, text=True)
+        if made.returncode == 0:
+            made = subprocess.run([home / "bin" / "python", "-m", "pip", "install", "--quiet", COMPILER], capture_output=True, text=True)
+        if made.returncode != 0:
+            return None, (made.stderr or made.stdout).strip()[-300:]
+        (home / "ready").touch()
+    return [str(home / "bin" / "python"), "-m", "ziglang", "c++"], ""
+
+
+@unittest.skipUnless(os.environ.get("SHOAL_TEST_ALL"), "only with --all")
+class MacOs(unittest.TestCase):
+    def test_every_portable_file_compiles(self):
+        command, reason = compiler()
+        if not command:
+            self.skipTest(f"no cross compiler: {reason}")
+        with tempfile.TemporaryDirectory() as scratch:
+            for library in LIBRARIES:
+                header = pathlib.Path("/usr/include") / library
+                if header.exists():
+                    (pathlib.Path(scratch) / library).symlink_to(header)
+            (pathlib.Path(scratch) / "histedit.h").symlink_to("/usr/include/histedit.h")
+
+            def compile_one(path):
+                done = subprocess.run([*command, "-target", "aarch64-macos", "-std=c++23", "-fsyntax-only", "-DFMT_HEADER_ONLY",
+                                       "-DBOOST_ERROR_CODE_HEADER_ONLY", "-DBOOST_ASIO_NO_DEPRECATED", '-DSHOAL_VERSION="0"',
+                                       f"-I{ROOT / 'src'}", f"-I{ROOT / 'bridge' / 'include'}", "-isystem", scratch, str(path)],
+                                      capture_output=True, text=True)
+                return path, done.returncode, done.stderr
+
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                results = list(pool.map(compile_one, portable_sources()))
+        self.assertGreater(len(results), 40)
+        failed = [f"{path.relative_to(ROOT)}\n{errors[:1500]}" for path, code, errors in results if code != 0]
+        print(f"{len(results) - len(failed)} of {len(results)} files compile for macOS")
+        self.assertEqual(failed, [], "\n".join(failed))
+
+
+if __name__ == "__main__":
+    unittest.main()
