@@ -160,8 +160,9 @@ Result<> check_stages(const InstanceFact& fact) {
 }
 
 JsonObject to_json(const WorkerFact& worker) {
-  JsonObject object{{"instance", worker.instance},      {"epoch", worker.epoch},       {"rank", worker.rank},
-                    {"state", to_string(worker.state)}, {"progress", worker.progress}, {"port", worker.port}};
+  JsonObject object{{"instance", worker.instance}, {"epoch", number(worker.epoch)},
+                    {"rank", number(worker.rank)}, {"state", to_string(worker.state)},
+                    {"progress", worker.progress}, {"port", number(worker.port)}};
   if (worker.error) object["error"] = cluster::to_json(*worker.error);
   return object;
 }
@@ -211,7 +212,7 @@ JsonObject to_json(const NodeFact& fact) {
           {"version", fact.version},
           {"api_url", fact.api_url},
           {"cpu", fact.cpu},
-          {"cores", fact.cores},
+          {"cores", number(fact.cores)},
           {"total_memory_bytes", number(fact.total_memory_bytes)},
           {"free_memory_bytes", number(fact.free_memory_bytes)},
           {"decode_bytes_per_second", fact.decode_bytes_per_second},
@@ -225,21 +226,21 @@ JsonObject to_json(const InstanceFact& fact) {
   JsonArray stages;
   for (const StageFact& stage : fact.stages) {
     stages.push_back(JsonObject{{"node", stage.node},
-                                {"first_layer", stage.first_layer},
-                                {"end_layer", stage.end_layer},
+                                {"first_layer", number(stage.first_layer)},
+                                {"end_layer", number(stage.end_layer)},
                                 {"memory_bytes", number(stage.memory_bytes)}});
   }
   JsonObject object{{"id", fact.id},
                     {"model", fact.model},
                     {"digest", fact.digest},
-                    {"epoch", fact.epoch},
+                    {"epoch", number(fact.epoch)},
                     {"owner", fact.owner},
                     {"state", to_string(fact.state)},
                     {"stages", std::move(stages)},
-                    {"layer_count", fact.layer_count},
-                    {"context_tokens", fact.context_tokens},
-                    {"kv_page_tokens", fact.kv_page_tokens},
-                    {"kv_page_count", fact.kv_page_count},
+                    {"layer_count", number(fact.layer_count)},
+                    {"context_tokens", number(fact.context_tokens)},
+                    {"kv_page_tokens", number(fact.kv_page_tokens)},
+                    {"kv_page_count", number(fact.kv_page_count)},
                     {"secret", fact.secret},
                     {"predicted_tokens_per_second", fact.predicted_tokens_per_second}};
   if (fact.error) object["error"] = to_json(*fact.error);

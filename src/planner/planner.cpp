@@ -12,6 +12,7 @@ namespace shoal::planner {
 namespace {
 
 constexpr size_t kMostPlacements = 4;
+constexpr double kBalanceSlack = 0.02;   // measured speeds are no better than that
 constexpr size_t kMostNamedDevices = 8;  // in one line of an Error
 
 std::string gibibytes(uint64_t bytes) {
@@ -226,7 +227,8 @@ Result<std::vector<Placement>> plan(const std::vector<Device>& devices, const st
 
   std::vector<Placement> placements;
   for (const Candidate& candidate : candidates) {
-    placements.push_back(describe(problem, candidate, exact.best_seconds_with, unusable));
+    placements.push_back(
+        describe(problem, balanced(problem, candidate, kBalanceSlack), exact.best_seconds_with, unusable));
   }
   return placements;
 }

@@ -12,6 +12,7 @@ namespace {
 constexpr double kNever = std::numeric_limits<double>::infinity();
 constexpr uint32_t kMostExactDevices = 8;
 constexpr uint64_t kMostExactOperations = 40'000'000;
+constexpr uint64_t kMostBalanceOperations = 2'000'000;  // of one round
 
 // The best way to end a stage at each layer.
 struct Row {
@@ -151,6 +152,34 @@ class SubsetsFrom {
   std::vector<Row> rows_;  // [set of devices used][last device]; rows without entries do not occur
 };
 
+// The fastest cut for these devices in this order with no stage slower than `most_seconds`; empty when there
+// is none.
+Candidate cut_within(const Problem& problem, std::vector<Cut> cuts, double most_seconds) {
+  uint32_t layers = problem.layer_count;
+  std::vector<std::vector<double>> best(cuts.size() + 1, std::vector<double>(layers + 1, kNever));
+  std::vector<std::vector<uint32_t>> starts(cuts.size() + 1, std::vector<uint32_t>(layers + 1, 0));
+  best[0][0] = 0;
+  for (uint32_t k = 0; k < cuts.size(); ++k) {
+    for (uint32_t end = k + 1; end <= layers; ++end) {
+      for (uint32_t start = end; start-- > 0;) {
+        double stage = problem.stage_seconds(cuts[k].device, start, end);
+        if (stage > most_seconds || !problem.fits(cuts[k].device, start, end))
+          break;  // and longer ones even more so
+        if (best[k][start] + stage >= best[k + 1][end]) continue;
+        best[k + 1][end] = best[k][start] + stage;
+        starts[k + 1][end] = start;
+      }
+    }
+  }
+  if (best[cuts.size()][layers] == kNever) return {};
+  for (uint32_t k = static_cast<uint32_t>(cuts.size()), end = layers; k > 0; --k) {
+    cuts[k - 1].end_layer = end;
+    end = cuts[k - 1].first_layer = starts[k][end];
+  }
+  double seconds = problem.token_seconds(cuts);
+  return {std::move(cuts), seconds};
+}
+
 }  // namespace
 
 uint32_t exact_device_count(uint32_t layer_count) {
@@ -205,6 +234,29 @@ Candidate search_in_order(const Problem& problem, const std::vector<uint32_t>& o
     end = row.first_layer[end];
   }
   best.seconds = problem.token_seconds(best.cuts);
+  return best;
+}
+
+Candidate balanced(const Problem& problem, const Candidate& candidate, double slack) {
+  uint64_t layers = problem.layer_count;
+  if (candidate.cuts.size() < 2 || candidate.cuts.size() * layers * layers > kMostBalanceOperations)
+    return candidate;
+  Candidate best = candidate;
+  double slowest = 0;
+  for (const Cut& cut : best.cuts) {
+    slowest = std::max(slowest, problem.stage_seconds(cut.device, cut.first_layer, cut.end_layer));
+  }
+  double low = 0, high = slowest;
+  for (int round = 0; round < 16; ++round) {
+    double middle = (low + high) / 2;
+    Candidate tried = cut_within(problem, candidate.cuts, middle);
+    if (tried.cuts.empty() || tried.seconds > candidate.seconds * (1 + slack)) {
+      low = middle;
+    } else {
+      high = middle;
+      best = std::move(tried);
+    }
+  }
   return best;
 }
 

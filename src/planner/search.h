@@ -28,4 +28,9 @@ SubsetAnswers search_subsets(const Problem& problem);
 // Empty cuts when nothing fits.
 Candidate search_in_order(const Problem& problem, const std::vector<uint32_t>& order);
 
+// The same devices in the same order, cut so that the slowest stage is as fast as possible while a token
+// takes at most `slack` (a fraction) longer: where the cut hardly matters to one user, an even one serves
+// several users better.
+Candidate balanced(const Problem& problem, const Candidate& candidate, double slack);
+
 }  // namespace shoal::planner
