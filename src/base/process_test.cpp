@@ -42,7 +42,7 @@ TEST(SpawnProcess, TheChildHasNoOtherDescriptorOfOurs) {
   ASSERT_GT(ours, kChildSocket);
   ASSERT_LT(ours, 10) << "a shell takes one digit";
   std::string script =
-      "if { : >&" + std::to_string(ours) + "; } 2>/dev/null; then echo open >&3; else echo closed >&3; fi";
+      "if (true >&" + std::to_string(ours) + ") 2>/dev/null; then echo open >&3; else echo closed >&3; fi";
   ChildProcess probe = spawn_process("/bin/sh", {"-c", script}).value();
   EXPECT_EQ(read_to_end(probe.socket), "closed\n");
   wait_and_describe(probe.pid);
