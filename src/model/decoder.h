@@ -48,13 +48,19 @@ class Decoder {
       const LayerSpec& layer = spec_.layers[stage_.first_layer + index];
       const Layer& weights = layers_[index];
       Tensor normed = b.rms_norm(x, weights.attention_norm, spec_.norm_epsilon);
-      Tensor attended = attention(normed, step, index, layer.attention, weights);
+      Tensor heads = attention(normed, step, index, layer.attention, weights);  // [T, H*d]
+      if (stage_.heads && index + 1 == layers_.size()) {
+        // Keys and values of every row are in the cache now; from here on only the wanted rows matter.
+        if (step.output_rows.empty()) return std::span<const float>();
+        x = b.rows(x, step.output_rows);
+        heads = b.rows(heads, step.output_rows);
+      }
+      Tensor attended = biased(b.all_reduce(b.linear(heads, weights.output)), weights.output_bias);
       std::tie(x, normed) = b.add_rms_norm(x, attended, weights.feed_forward_norm, spec_.norm_epsilon);
       x = b.add(x, feed_forward(normed, layer.feed_forward, weights));
     }
     if (!stage_.heads) return b.output(x);
-    if (step.output_rows.empty()) return std::span<const float>();
-    x = b.rms_norm(b.rows(x, step.output_rows), *final_norm_, spec_.norm_epsilon);
+    x = b.rms_norm(x, *final_norm_, spec_.norm_epsilon);
     return b.output(b.linear(x, *head_));
   }
 
@@ -74,6 +80,7 @@ class Decoder {
   Decoder(B& backend, const DecoderSpec& spec, const engine::StageRange& stage)
       : backend_(&backend), spec_(spec), stage_(stage) {}
 
+  // [T, H*d], before the output projection.
   Tensor attention(const Tensor& x, const engine::StepView& step, uint32_t index, const AttentionSpec& spec,
                    const Layer& weights) {
     B& b = *backend_;
@@ -95,8 +102,7 @@ class Decoder {
                                  .head_dim = spec.head_dim,
                                  .scale = spec.scale,
                                  .window = spec.window};
-    Tensor heads = b.attend(query, key, value, step, op);  // [T, H*d]
-    return biased(b.all_reduce(b.linear(heads, weights.output)), weights.output_bias);
+    return b.attend(query, key, value, step, op);
   }
 
   Tensor feed_forward(const Tensor& x, const FeedForwardSpec& spec, const Layer& weights) {

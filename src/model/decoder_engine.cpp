@@ -72,7 +72,7 @@ class CpuEngine final : public engine::Engine {
 Result<> check_stage(const StageRange& stage, const DecoderSpec& spec) {
   const bool first = stage.first_layer == 0;
   const bool last = stage.end_layer == spec.layer_count();
-  const bool empty = stage.first_layer == stage.end_layer && !stage.embeds && !stage.heads;
+  const bool empty = stage.first_layer == stage.end_layer && (!stage.embeds || stage.heads);
   if (stage.first_layer > stage.end_layer || stage.end_layer > spec.layer_count() || empty)
     return fail(ErrorCode::invalid_argument,
                 fmt::format("stage: layers {} to {} of a model with {}", stage.first_layer, stage.end_layer,
