@@ -1,0 +1,64 @@
+// Declares ps, nodes, models, place and stop.
+#include <memory>
+
+#include "base/limits.h"
+#include "cli/command_line.h"
+#include "cli/flags.h"
+
+namespace shoal::cli {
+namespace {
+
+void add_list_command(CLI::App& app, int& exit_code, const std::string& name, const std::string& description,
+                      int (*run)(const AskOptions&)) {
+  CLI::App* command = app.add_subcommand(name, description);
+  const auto options = std::make_shared<AskOptions>();
+  add_ask_flags(*command, *options);
+  add_json_flag(*command, options->json);
+  command->callback([options, run, &exit_code] { exit_code = run(*options); });
+}
+
+void add_place(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "place", "Serve a model: plan its cut over the nodes, load it, wait until it is ready");
+  const auto place = std::make_shared<PlaceCommand>();
+  command->add_option("MODEL", place->model, "Name of a model that is held, or a path")->required();
+  command->add_flag("--preview", place->preview,
+                    "Only show the possible placements, best first, with what they should give");
+  with_twin(command->add_option("--min-nodes", place->minimum_nodes, "Use at least so many nodes"))
+      ->check(CLI::Range(uint64_t{1}, limits::kMaxNodes))
+      ->type_name("N");
+  with_twin(command->add_option("--context", place->context_tokens, "Tokens of context to hold"))
+      ->check(CLI::Range(uint64_t{1}, limits::kMaxContextTokens))
+      ->type_name("N");
+  add_ask_flags(*command, place->ask);
+  add_json_flag(*command, place->ask.json);
+  command->callback([place, &exit_code] { exit_code = run_place(*place); });
+}
+
+void add_stop(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand("stop", "Stop serving a model and free its memory on every node");
+  struct Stop {
+    AskOptions ask;
+    std::string target;
+  };
+  const auto stop = std::make_shared<Stop>();
+  command->add_option("MODEL", stop->target, "Name of a served model, or the id of an instance")->required();
+  add_ask_flags(*command, stop->ask);
+  add_json_flag(*command, stop->ask.json);
+  command->callback([stop, &exit_code] { exit_code = run_stop(stop->ask, stop->target); });
+}
+
+}  // namespace
+
+void add_ask_commands(CLI::App& app, int& exit_code) {
+  add_list_command(app, exit_code, "ps",
+                   "Show the models being served, where they are cut and how fast they are", run_ps);
+  add_list_command(app, exit_code, "nodes", "Show the nodes of the cluster: memory, measured speed, models",
+                   run_nodes);
+  add_list_command(app, exit_code, "models", "Show the models that the cluster holds", run_models);
+  add_list_command(app, exit_code, "list", "The same as models", run_models);
+  add_place(app, exit_code);
+  add_stop(app, exit_code);
+}
+
+}  // namespace shoal::cli

@@ -1,0 +1,184 @@
+// The tables of ps, nodes, models and place, made of a node's JSON.
+#include <fmt/format.h>
+
+#include "base/memory.h"
+#include "cli/ask_commands.h"
+#include "cli/terminal.h"
+
+namespace shoal::cli {
+namespace {
+
+using Align = Table::Align;
+
+const Json* member(const Json& value, std::string_view name) {
+  return value.is_object() ? find(value.get_object(), name) : nullptr;
+}
+
+const JsonArray& list(const Json& value, std::string_view name) {
+  static const JsonArray kNone;
+  const Json* found = member(value, name);
+  return found && found->is_array() ? found->get_array() : kNone;
+}
+
+std::string text(const Json& value, std::string_view name) {
+  const Json* found = member(value, name);
+  if (!found) return "-";
+  if (found->is_string()) return found->get_string().empty() ? "-" : std::string(found->get_string());
+  return to_text(*found);
+}
+
+std::optional<double> number(const Json& value, std::string_view name) {
+  const Json* found = member(value, name);
+  return found && found->is_number() ? std::optional(found->to_number<double>()) : std::nullopt;
+}
+
+std::string bytes(const Json& value, std::string_view name) {
+  const auto count = number(value, name);
+  return count && *count >= 0 ? format_bytes(static_cast<uint64_t>(*count)) : "-";
+}
+
+// With `decimals` digits; "-" when absent or 0, which means "not measured".
+std::string decimal(const Json& value, std::string_view name, int decimals, double scale = 1) {
+  const auto count = number(value, name);
+  return count && *count > 0 ? fmt::format("{:.{}f}", *count * scale, decimals) : "-";
+}
+
+std::string layers(const Json& stage) {
+  const auto first = number(stage, "first_layer"), end = number(stage, "end_layer");
+  return first && end ? fmt::format("{}-{}", *first, *end - 1) : "-";
+}
+
+// "ada 0-11, bob 12-23"
+std::string stages_in_words(const Json& instance) {
+  std::string out;
+  for (const Json& stage : list(instance, "stages")) {
+    out += fmt::format("{}{} {}", out.empty() ? "" : ", ", text(stage, "node_name"), layers(stage));
+  }
+  return out.empty() ? "-" : out;
+}
+
+std::string state_in_words(const Json& cluster, const Json& instance) {
+  const std::string state = text(instance, "state");
+  if (state == "loading") {
+    if (const auto progress = loading_progress(cluster, text(instance, "model")))
+      return fmt::format("loading {:.0f} %", *progress * 100);
+  }
+  const Json* error = member(instance, "error");
+  return error && error->is_object() ? fmt::format("{}: {}", state, text(*error, "message")) : state;
+}
+
+}  // namespace
+
+std::optional<double> loading_progress(const Json& cluster, std::string_view model) {
+  std::string id;
+  size_t ranks = 0;
+  for (const Json& instance : list(cluster, "instances")) {
+    if (text(instance, "state") != "loading" ||
+        (text(instance, "model") != model && text(instance, "id") != model))
+      continue;
+    id = text(instance, "id");
+    ranks = list(instance, "stages").size();
+  }
+  if (ranks == 0) return {};
+  double sum = 0;
+  for (const Json& node : list(cluster, "nodes")) {
+    for (const Json& worker : list(node, "workers")) {
+      if (text(worker, "instance") != id) continue;
+      const std::string state = text(worker, "state");
+      sum += state == "loaded" || state == "ready" ? 1 : number(worker, "progress").value_or(0);
+    }
+  }
+  return std::min(1.0, sum / static_cast<double>(ranks));
+}
+
+std::string instances_table(const Json& cluster) {
+  Table table({{"MODEL"},
+               {"STATE"},
+               {"NODES AND LAYERS"},
+               {"CONTEXT", Align::right},
+               {"TOK/S", Align::right},
+               {"PREDICTED", Align::right},
+               {"ACTIVE", Align::right},
+               {"WAITING", Align::right},
+               {"ID"}});
+  for (const Json& instance : list(cluster, "instances")) {
+    table.add({text(instance, "model"), state_in_words(cluster, instance), stages_in_words(instance),
+               text(instance, "context_tokens"), decimal(instance, "measured_tokens_per_second", 1),
+               decimal(instance, "predicted_tokens_per_second", 1), text(instance, "active_sequences"),
+               text(instance, "waiting_requests"), text(instance, "id")});
+  }
+  return table.empty() ? "no model is being served; place one with `shoal place MODEL`\n" : table.text();
+}
+
+std::string nodes_table(const Json& cluster) {
+  Table table({{"NAME"},
+               {"CPU"},
+               {"CORES", Align::right},
+               {"FREE", Align::right},
+               {"MEMORY", Align::right},
+               {"DECODE GB/S", Align::right},
+               {"PREFILL GFLOP/S", Align::right},
+               {"MODELS"},
+               {"ADDRESS"},
+               {"ID"}});
+  for (const Json& node : list(cluster, "nodes")) {
+    std::string models;
+    for (const Json& model : list(node, "models"))
+      models += (models.empty() ? "" : " ") + text(model, "name");
+    const JsonArray& addresses = list(node, "addresses");
+    const bool own = text(node, "id") == text(cluster, "self");
+    table.add({text(node, "name") + (own ? " *" : ""), text(node, "cpu"), text(node, "cores"),
+               bytes(node, "free_memory_bytes"), bytes(node, "total_memory_bytes"),
+               decimal(node, "decode_bytes_per_second", 1, 1e-9),
+               decimal(node, "prefill_flops_per_second", 0, 1e-9), models.empty() ? "-" : models,
+               addresses.empty() || !addresses[0].is_string() ? "-" : std::string(addresses[0].get_string()),
+               text(node, "id")});
+  }
+  return table.text();
+}
+
+std::string models_table(const Json& models) {
+  Table table({{"NAME"}, {"ARCHITECTURE"}, {"SIZE", Align::right}, {"SERVED"}});
+  for (const Json& model : list(models, "data")) {
+    table.add({text(model, "id"), text(model, "architecture"), bytes(model, "bytes"),
+               text(model, "served") == "true" ? "yes" : "no"});
+  }
+  return table.empty() ? "this node holds no models\n" : table.text();
+}
+
+std::string placements_text(const Json& preview) {
+  std::string out;
+  size_t rank = 0;
+  for (const Json& placement : list(preview, "placements")) {
+    out += fmt::format("{}{}. {} tok/s predicted, first token after {} s, context {} tokens\n",
+                       rank == 0 ? "" : "\n", rank + 1, decimal(placement, "predicted_tokens_per_second", 1),
+                       decimal(placement, "predicted_first_token_seconds", 2),
+                       text(placement, "context_tokens"));
+    ++rank;
+    Table table({{"   STAGE", Align::right},
+                 {"NODE"},
+                 {"LAYERS", Align::right},
+                 {"MEMORY", Align::right},
+                 {"MS/TOKEN", Align::right}});
+    size_t stage_number = 0;
+    for (const Json& stage : list(placement, "stages")) {
+      table.add({fmt::format("{}", ++stage_number), text(stage, "node_name"), layers(stage),
+                 bytes(stage, "memory_bytes"), decimal(stage, "decode_milliseconds", 2)});
+    }
+    out += table.text();
+    for (const Json& reason : list(placement, "reasons")) {
+      out +=
+          fmt::format("   - {}\n", reason.is_string() ? std::string(reason.get_string()) : to_text(reason));
+    }
+  }
+  return out.empty() ? "no placement was found\n" : out;
+}
+
+std::string instance_text(const Json& instance) {
+  return fmt::format("{} is {} on {} ({} tok/s predicted, context {} tokens), instance {}\n",
+                     text(instance, "model"), text(instance, "state"), stages_in_words(instance),
+                     decimal(instance, "predicted_tokens_per_second", 1), text(instance, "context_tokens"),
+                     text(instance, "id"));
+}
+
+}  // namespace shoal::cli

@@ -1,0 +1,217 @@
+#include "cli/run_command.h"
+
+#include <atomic>
+#include <csignal>
+#include <filesystem>
+#include <fmt/format.h>
+#include <iostream>
+#include <iterator>
+#include <thread>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "cli/chat_stream.h"
+#include "cli/error_line.h"
+#include "cli/http_client.h"
+#include "cli/line_editor.h"
+#include "cli/local_node.h"
+#include "cli/model_argument.h"
+#include "cli/terminal.h"
+
+namespace shoal::cli {
+namespace {
+
+constexpr auto kProgressInterval = std::chrono::milliseconds(200);
+constexpr int kInterruptedExit = 130;
+
+std::atomic<bool> interrupted = false;  // by Ctrl-C; a signal handler can only reach what is global
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+void catch_interrupts() {
+  struct sigaction action{};
+  action.sa_handler = [](int) { interrupted = true; };
+  sigaction(SIGINT, &action, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+// Shows the loading of the model until the first words come.
+class LoadingLine {
+ public:
+  LoadingLine(const HttpClient& client, std::string model) : client_(client), model_(std::move(model)) {
+    if (is_terminal(STDERR_FILENO)) thread_ = std::thread([this] { show(); });
+  }
+  ~LoadingLine() { stop(); }
+  LoadingLine(const LoadingLine&) = delete;
+  LoadingLine& operator=(const LoadingLine&) = delete;
+
+  void stop() {
+    done_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  void show() {
+    ProgressLine line;
+    while (!done_) {
+      std::this_thread::sleep_for(kProgressInterval);
+      const auto cluster = client_.json("GET", "/v1/cluster");
+      if (done_ || !cluster) continue;
+      const auto progress = loading_progress(*cluster, model_);
+      if (progress) line.show("loading " + model_, *progress);
+    }
+  }
+
+  const HttpClient& client_;
+  std::string model_;
+  std::atomic<bool> done_ = false;
+  std::thread thread_;
+};
+
+class Chat {
+ public:
+  Chat(HttpClient client, const RunOptions& options) : client_(std::move(client)), options_(options) {
+    reset();
+  }
+
+  void reset() {
+    messages_.clear();
+    if (!options_.system.empty())
+      messages_.push_back(JsonObject{{"role", "system"}, {"content", options_.system}});
+  }
+  // Prints the answer as it comes. `cancelled` when Ctrl-C stopped it.
+  Result<> ask(const std::string& text);
+
+ private:
+  std::string body() const;
+
+  HttpClient client_;
+  RunOptions options_;
+  JsonArray messages_;
+};
+
+std::string Chat::body() const {
+  JsonObject body;
+  body["model"] = model_argument(options_.model);
+  body["messages"] = messages_;
+  body["stream"] = true;
+  body["stream_options"] = JsonObject{{"include_usage", true}};
+  if (options_.temperature) body["temperature"] = *options_.temperature;
+  if (options_.seed) body["seed"] = *options_.seed;
+  if (options_.max_tokens) body["max_tokens"] = *options_.max_tokens;
+  return to_text(body);
+}
+
+Result<> Chat::ask(const std::string& text) {
+  messages_.push_back(JsonObject{{"role", "user"}, {"content", text}});
+  LoadingLine loading(client_, options_.model);
+  TimePoint first_words{};
+  ChatStream stream([&](std::string_view words) {
+    if (first_words == TimePoint{}) first_words = std::chrono::steady_clock::now();
+    loading.stop();
+    fmt::print("{}", words);
+    std::fflush(stdout);
+  });
+  const auto answer = client_.stream(
+      "POST", "/v1/chat/completions", body(), [&](std::string_view part) { stream.feed(part); },
+      [] { return interrupted.load(); });
+  loading.stop();
+  if (!stream.answer().empty() && (is_terminal(STDOUT_FILENO) || !stream.answer().ends_with('\n')))
+    fmt::print("\n");
+  std::fflush(stdout);
+  if (!stream.answer().empty()) {
+    messages_.push_back(JsonObject{{"role", "assistant"}, {"content", stream.answer()}});
+  } else {
+    messages_.pop_back();
+  }
+  if (!answer) return std::unexpected(answer.error());
+  if (answer->status != 200) return std::unexpected(error_of_answer(*answer));
+  if (stream.error()) return std::unexpected(*stream.error());
+  if (wants_color(STDERR_FILENO) && stream.completion_tokens() > 1) {
+    const double elapsed = to_seconds(std::chrono::steady_clock::now() - first_words);
+    fmt::print(stderr, "\x1b[2m{} tokens, {:.1f} tok/s{}\x1b[0m\n", stream.completion_tokens(),
+               static_cast<double>(stream.completion_tokens() - 1) / std::max(elapsed, 1e-6),
+               stream.finish_reason() == "length" ? ", cut at the limit" : "");
+  }
+  return {};
+}
+
+int answer_once(Chat& chat, const std::string& prompt) {
+  if (const auto asked = chat.ask(prompt); !asked) {
+    return asked.error().code == ErrorCode::cancelled ? kInterruptedExit : report_failure(asked.error());
+  }
+  return 0;
+}
+
+int converse(Chat& chat, const std::string& model) {
+  fmt::print("Chat with {}. /help lists commands, Ctrl-D leaves.\n", model);
+  LineEditor editor(">>> ", interrupted);
+  std::string line;
+  while (true) {
+    interrupted = false;
+    const LineOutcome outcome = editor.read(line);
+    if (outcome != LineOutcome::line) {
+      fmt::print("\n");
+      return 0;
+    }
+    if (line.find_first_not_of(" \t") == line.npos) continue;
+    if (line == "/quit" || line == "/exit" || line == "/bye") return 0;
+    if (line == "/help") {
+      fmt::print(
+          "/reset  forget the conversation\n/quit   leave (so does Ctrl-D)\nCtrl-C  stops an answer; at the "
+          "prompt it leaves\n");
+    } else if (line == "/reset") {
+      chat.reset();
+      fmt::print("forgotten\n");
+    } else if (line.starts_with('/')) {
+      fmt::print("unknown command {}; /help lists them\n", line);
+    } else if (const auto asked = chat.ask(line); !asked && asked.error().code != ErrorCode::cancelled) {
+      report_failure(asked.error());
+    }
+  }
+}
+
+// All of standard input, up to what a request may hold.
+Result<std::string> read_standard_input() {
+  std::string text;
+  char block[4096];
+  ssize_t got = 0;
+  while ((got = ::read(STDIN_FILENO, block, sizeof(block))) > 0) {
+    text.append(block, static_cast<size_t>(got));
+    if (text.size() > limits::kMaxBodyBytes) {
+      return fail(ErrorCode::limit_exceeded,
+                  fmt::format("standard input has more than {} bytes", limits::kMaxBodyBytes));
+    }
+  }
+  if (text.find_first_not_of(" \t\r\n") == text.npos) {
+    return fail(ErrorCode::invalid_argument, "there is no prompt: standard input is empty",
+                "give PROMPT, or run it in a terminal");
+  }
+  return text;
+}
+
+int chat_at(const std::string& url, const RunOptions& options) {
+  auto client = HttpClient::to(url, options.ask.api_key);
+  if (!client) return report_failure(client.error());
+  Chat chat(std::move(*client), options);
+  catch_interrupts();
+  if (options.prompt) return answer_once(chat, *options.prompt);
+  if (is_terminal(STDIN_FILENO)) return converse(chat, options.model);
+  const auto prompt = read_standard_input();
+  return prompt ? answer_once(chat, *prompt) : report_failure(prompt.error());
+}
+
+}  // namespace
+
+int run_chat(const RunOptions& options) {
+  const auto client = HttpClient::to(options.ask.url, options.ask.api_key);
+  if (!client) return report_failure(client.error());
+  const auto health = client->request("GET", "/health");
+  if (health) return chat_at(options.ask.url, options);
+  if (health.error().code != ErrorCode::unavailable) return report_failure(health.error());
+  auto node = LocalNode::start({.memory_bytes = options.memory_bytes, .threads = options.threads});
+  if (!node) return report_failure(node.error());
+  return chat_at((*node)->url(), options);
+}
+
+}  // namespace shoal::cli

@@ -1,0 +1,30 @@
+// `shoal serve`: one node until a signal ends it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace shoal::cli {
+
+struct ServeOptions {
+  uint16_t port = 8000;
+  std::string listen = "localhost";  // of the API
+  std::string name;                  // empty: the host's
+  std::string cluster = "shoal";
+  uint16_t cluster_port = 0;       // of the cluster's own traffic; 0: any free one
+  std::vector<std::string> peers;  // HOST:PORT of other nodes' cluster ports
+  std::filesystem::path data_directory;
+  uint64_t memory_bytes = 0;    // 0: most of what is available
+  uint32_t threads = 0;         // 0: all usable cores
+  std::string model;            // to place once the node is up; may be empty
+  uint32_t minimum_nodes = 1;   // that model is placed on
+  uint32_t context_tokens = 0;  // 0: the planner's choice
+  std::string api_key;
+  std::vector<std::string> allowed_origins;
+};
+
+int run_serve(const ServeOptions& options);
+
+}  // namespace shoal::cli
