@@ -1,5 +1,6 @@
 #ifdef __linux__
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -41,6 +42,17 @@ std::string cpu_name() {
     if (size_t colon = line.find(": "); colon != std::string::npos) return line.substr(colon + 2);
   }
   return "unknown CPU";
+}
+
+bool cpu_has_crc32c() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("sse4.2");
+#elif defined(__aarch64__)
+  constexpr unsigned long kHwcapCrc32 = 1 << 7;
+  return (::getauxval(AT_HWCAP) & kHwcapCrc32) != 0;
+#else
+  return false;
+#endif
 }
 
 unsigned usable_core_count() {

@@ -26,6 +26,8 @@ std::string cpu_name() {
   return ::sysctlbyname("machdep.cpu.brand_string", text, &size, nullptr, 0) == 0 ? text : "unknown CPU";
 }
 
+bool cpu_has_crc32c() { return true; }  // every Apple processor, and every x86-64 that runs a supported macOS
+
 unsigned usable_core_count() { return static_cast<unsigned>(std::max(1, sysctl_value<int>("hw.perflevel0.logicalcpu", sysctl_value<int>("hw.logicalcpu", 1)))); }
 
 uint64_t total_memory_bytes() { return sysctl_value<uint64_t>("hw.memsize", 0); }

@@ -3,13 +3,12 @@
 #include <array>
 #include <cstring>
 
+#include "base/system.h"
+
 #if defined(__x86_64__)
 #include <nmmintrin.h>
 #elif defined(__aarch64__)
 #include <arm_acle.h>
-#ifdef __linux__
-#include <sys/auxv.h>
-#endif
 #endif
 
 namespace shoal::link {
@@ -71,9 +70,6 @@ uint64_t load_word(const std::byte* data) {
 
 #if defined(__x86_64__)
 #define SHOAL_CRC_TARGET __attribute__((target("sse4.2")))
-bool has_instruction() {
-  return __builtin_cpu_supports("sse4.2");
-}
 SHOAL_CRC_TARGET inline uint32_t step_word(uint32_t state, uint64_t word) {
   return static_cast<uint32_t>(_mm_crc32_u64(state, word));
 }
@@ -83,22 +79,11 @@ SHOAL_CRC_TARGET inline uint32_t step_word(uint32_t state, uint64_t word) {
 #else
 #define SHOAL_CRC_TARGET __attribute__((target("+crc")))
 #endif
-bool has_instruction() {
-#ifdef __linux__
-  constexpr unsigned long kHwcapCrc32 = 1 << 7;
-  return (::getauxval(AT_HWCAP) & kHwcapCrc32) != 0;
-#else
-  return true;  // every Apple processor has it
-#endif
-}
 SHOAL_CRC_TARGET inline uint32_t step_word(uint32_t state, uint64_t word) {
   return __crc32cd(state, word);
 }
 #else
 #define SHOAL_CRC_TARGET
-bool has_instruction() {
-  return false;
-}
 inline uint32_t step_word(uint32_t state, uint64_t) {
   return state;
 }
@@ -127,7 +112,7 @@ uint32_t crc32c_table(ByteView bytes) {
 }
 
 uint32_t crc32c(ByteView bytes) {
-  static const bool fast = has_instruction();
+  static const bool fast = cpu_has_crc32c();
   return fast ? ~update_instruction(~0u, bytes.data(), bytes.size()) : crc32c_table(bytes);
 }
 
