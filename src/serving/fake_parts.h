@@ -106,7 +106,7 @@ class FakeNetwork {
 struct FakeWorkers {
   using Choose = scheduler::FakeWorld::Choose;
 
-  Choose choose;  // the next token; empty: pseudo-random
+  Choose choose;  // the next token; empty: any
   int32_t vocabulary = 4096;
   bool hold_results = false;  // steps are computed and never come back
   std::set<worker::WorkerClient*> running;
@@ -140,8 +140,13 @@ class FakeWorkerClient final : public worker::WorkerClient {
   void load(const worker::LoadRequest& request) override {
     request_ = request;
     if (all_.refuse_to_load) return later([](auto& to, auto& all) { to.on_failed(*all.refuse_to_load); });
+    // As the test wants it by then.
+    const auto choose = [&all = all_](std::span<const int32_t> history, uint64_t seed) {
+      return all.choose ? all.choose(history, seed)
+                        : static_cast<int32_t>((seed + 7 * history.size()) % 1000);
+    };
     world_ = std::make_unique<scheduler::FakeWorld>(request.kv.page_tokens, request.kv.page_count,
-                                                    all_.vocabulary, all_.choose);
+                                                    all_.vocabulary, choose);
     if (request.rank_count > 1) later([](auto& to, auto&) { to.on_listening(4000); });
     later([](auto& to, auto&) { to.on_progress(0.5f); });
     later([](auto& to, auto&) {

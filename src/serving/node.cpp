@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/system.h"
 #include "serving/addresses.h"
 
@@ -65,8 +66,9 @@ Result<> Node::start() {
   machine_ = options_.figures
                  ? *options_.figures
                  : measure_machine(options_.threads != 0 ? options_.threads : usable_core_count());
-  log_info("node", "{}: memory for models {}/s, arithmetic {:.1f} Gflop/s", options_.name,
-           static_cast<uint64_t>(machine_.decode_bytes_per_second), machine_.prefill_flops_per_second / 1e9);
+  log_info("node", "{}: {} for models, memory {:.1f} GB/s, arithmetic {:.1f} Gflop/s", options_.name,
+           format_bytes(memory_budget_bytes_), machine_.decode_bytes_per_second / 1e9,
+           machine_.prefill_flops_per_second / 1e9);
   cluster_ = std::make_unique<cluster::Cluster>(bus_, clock_, static_cast<cluster::WorldEffects&>(*this),
                                                 own_fact());
   listen_to_topics();
