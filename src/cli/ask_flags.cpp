@@ -25,10 +25,10 @@ void add_place(CLI::App& app, int& exit_code) {
   command->add_flag("--preview", place->preview,
                     "Only show the possible placements, best first, with what they should give");
   with_twin(command->add_option("--min-nodes", place->minimum_nodes, "Use at least so many nodes"))
-      ->check(CLI::Range(uint64_t{1}, limits::kMaxNodes))
+      ->check(within(uint64_t{1}, limits::kMaxNodes))
       ->type_name("N");
   with_twin(command->add_option("--context", place->context_tokens, "Tokens of context to hold"))
-      ->check(CLI::Range(uint64_t{1}, limits::kMaxContextTokens))
+      ->check(within(uint64_t{1}, limits::kMaxContextTokens))
       ->type_name("N");
   add_ask_flags(*command, place->ask);
   add_json_flag(*command, place->ask.json);

@@ -108,7 +108,7 @@ int report_extras(const CLI::App& app, const std::vector<std::string>& extras) {
 int report_parse_error(const CLI::App& app, const CLI::ParseError& error) {
   const auto chosen = app.get_subcommands();
   const CLI::App& command = chosen.empty() ? app : *chosen.back();
-  if (error.get_name() == "ExtrasError") return report_extras(command, command.remaining());
+  if (dynamic_cast<const CLI::ExtrasError*>(&error)) return report_extras(command, command.remaining());
   const std::string place = chosen.empty() ? std::string() : command.get_name() + ": ";
   return report_usage(place + error.what(),
                       fmt::format("see `shoal {}--help`", chosen.empty() ? "" : command.get_name() + " "));

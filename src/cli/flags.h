@@ -20,6 +20,12 @@ inline CLI::Option* with_twin(CLI::Option* option) {
   return option->envname(name);
 }
 
+// A check whose bounds the help does not repeat; a mistake names them.
+template <class T>
+CLI::Validator within(T minimum, T maximum) {
+  return CLI::Range(minimum, maximum).description("");
+}
+
 // A size such as 8GiB, kept in bytes.
 inline CLI::Option* add_bytes(CLI::App& app, const std::string& name, uint64_t& bytes,
                               const std::string& description) {

@@ -13,7 +13,7 @@ namespace {
 
 void add_network_flags(CLI::App& command, ServeOptions& options) {
   with_twin(command.add_option("--port", options.port, "Port of the HTTP API; 0 takes a free one"))
-      ->check(CLI::Range(0, 65535))
+      ->check(within(0, 65535))
       ->type_name("PORT")
       ->capture_default_str();
   with_twin(command.add_option("--listen", options.listen,
@@ -28,7 +28,7 @@ void add_network_flags(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
   with_twin(command.add_option("--cluster-port", options.cluster_port,
                                "Port of the traffic between nodes; 0 takes a free one"))
-      ->check(CLI::Range(0, 65535))
+      ->check(within(0, 65535))
       ->type_name("PORT")
       ->capture_default_str();
   with_twin(
@@ -56,11 +56,11 @@ void add_serve(CLI::App& app, int& exit_code) {
       ->type_name("MODEL");
   with_twin(command->add_option("--min-nodes", options->minimum_nodes,
                                 "Wait for so many nodes and cut the model over them"))
-      ->check(CLI::Range(uint64_t{1}, limits::kMaxNodes))
+      ->check(within(uint64_t{1}, limits::kMaxNodes))
       ->type_name("N");
   with_twin(command->add_option("--context", options->context_tokens,
                                 "Tokens of context that the model is placed with"))
-      ->check(CLI::Range(uint64_t{1}, limits::kMaxContextTokens))
+      ->check(within(uint64_t{1}, limits::kMaxContextTokens))
       ->type_name("N");
   command->footer("Ctrl-C stops the node; requests in progress get some seconds to end.");
   command->callback([options, &exit_code] { exit_code = run_serve(*options); });
@@ -74,11 +74,11 @@ void add_run(CLI::App& app, int& exit_code) {
                       "Answer this and exit; without it, standard input is read when it is not a terminal");
   command->add_option("--system", options->system, "A system message")->type_name("TEXT");
   command->add_option("--temperature", options->temperature, "0 always takes the likeliest token")
-      ->check(CLI::Range(0.0, 2.0))
+      ->check(within(0.0, 2.0))
       ->type_name("T");
   command->add_option("--seed", options->seed, "For the same answer again")->type_name("N");
   command->add_option("--max-tokens", options->max_tokens, "Longest answer")
-      ->check(CLI::Range(1U, 1U << 30))
+      ->check(within(1U, 1U << 30))
       ->type_name("N");
   add_ask_flags(*command, options->ask);
   with_twin(add_bytes(*command, "--memory", options->memory_bytes,
