@@ -43,7 +43,7 @@ class Decoder {
   Result<std::span<const float>> run(const engine::StepView& step, std::span<const float> hidden_in) {
     B& b = *backend_;
     b.begin(step);
-    Tensor x = stage_.embeds ? b.embed(*embedding_, step) : b.input(step, hidden_in);  // [T, D]
+    Tensor x = stage_.embeds ? b.embed(embedding_, step) : b.input(step, hidden_in);  // [T, D]
     for (uint32_t index = 0; index < layers_.size(); ++index) {
       const LayerSpec& layer = spec_.layers[stage_.first_layer + index];
       const Layer& weights = layers_[index];
@@ -60,8 +60,8 @@ class Decoder {
       x = b.add(x, feed_forward(normed, layer.feed_forward, weights));
     }
     if (!stage_.heads) return b.output(x);
-    x = b.rms_norm(x, *final_norm_, spec_.norm_epsilon);
-    return b.output(b.linear(x, *head_));
+    x = b.rms_norm(x, final_norm_, spec_.norm_epsilon);
+    return b.output(b.linear(x, head_));
   }
 
  private:
@@ -135,8 +135,8 @@ class Decoder {
     }
     report(count);
     if (stage_.heads) {
-      SHOAL_TRY_VOID(load_vector(checkpoint, spec_.final_norm, final_norm_.emplace()));
-      SHOAL_TRY_VOID(load_matrix(checkpoint, spec_.head, engine::Cut::none, head_.emplace()));
+      SHOAL_TRY_VOID(load_vector(checkpoint, spec_.final_norm, final_norm_));
+      SHOAL_TRY_VOID(load_matrix(checkpoint, spec_.head, engine::Cut::none, head_));
     }
     if (progress) progress(1);
     return {};
@@ -189,10 +189,9 @@ class Decoder {
   B* backend_;
   DecoderSpec spec_;
   engine::StageRange stage_;
-  std::optional<Weight> embedding_;   // [V, D]
-  std::vector<Layer> layers_;         // of this stage
-  std::optional<Weight> final_norm_;  // [D]
-  std::optional<Weight> head_;        // [V, D]
+  Weight embedding_;           // [V, D], when the stage embeds
+  std::vector<Layer> layers_;  // of this stage
+  Weight final_norm_, head_;   // [D] and [V, D], when the stage heads
 };
 
 }  // namespace shoal::model

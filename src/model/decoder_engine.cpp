@@ -35,7 +35,7 @@ class CpuEngine final : public engine::Engine {
     std::unique_ptr<CpuEngine> engine(new CpuEngine(std::move(backend), spec, options));
     SHOAL_TRY(Decoder<CpuBackend> decoder,
               Decoder<CpuBackend>::load(engine->backend_, checkpoint, spec, options.stage, options.progress));
-    engine->decoder_.emplace(std::move(decoder));
+    engine->decoder_ = std::make_unique<Decoder<CpuBackend>>(std::move(decoder));
     return engine;
   }
 
@@ -66,7 +66,7 @@ class CpuEngine final : public engine::Engine {
 
   CpuBackend backend_;
   StepBounds bounds_;
-  std::optional<Decoder<CpuBackend>> decoder_;
+  std::unique_ptr<Decoder<CpuBackend>> decoder_;
 };
 
 Result<> check_stage(const StageRange& stage, const DecoderSpec& spec) {
@@ -122,6 +122,7 @@ Result<std::vector<StageRange>> even_stages(const DecoderSpec& spec, uint32_t co
     return fail(ErrorCode::invalid_argument,
                 fmt::format("{} stages of a model with {} layers", count, spec.layer_count()));
   std::vector<StageRange> stages;
+  stages.reserve(count);
   for (uint64_t index = 0; index < count; ++index)
     stages.push_back({.first_layer = static_cast<uint32_t>(index * spec.layer_count() / count),
                       .end_layer = static_cast<uint32_t>((index + 1) * spec.layer_count() / count),
