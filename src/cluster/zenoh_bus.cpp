@@ -19,6 +19,7 @@ constexpr size_t kMaxFactBytes = 4 * limits::kMiB;
 constexpr size_t kMaxFacts = 1024;  // of one node
 constexpr size_t kMaxTopicBytes = 256;
 constexpr size_t kMaxEarlyMessages = 1024;
+constexpr int kOpenAgain = 8;
 
 struct Message {
   uint64_t sequence = 0;
@@ -80,15 +81,13 @@ class ZenohBus::Peers final : public ZenohListener, public std::enable_shared_fr
   const NodeId& self() const { return self_.node; }
 
   Result<> start(BusListener& listener) {
-    SHOAL_TRY(std::string configuration, zenoh_configuration(options_));
     listener_ = &listener;
-    auto session = ZenohSession::open(configuration, options_.cluster, self_, shared_from_this());
-    if (!session) {
-      listener_ = nullptr;
-      return std::unexpected(session.error());
-    }
-    session_ = *std::move(session);
-    return {};
+    Result<> opened = open();
+    // Nodes that start at the same time may choose the same free port; all but one choose again.
+    for (int again = 0; again < kOpenAgain && !opened && opened.error().code == ErrorCode::io; ++again)
+      opened = open();
+    if (!opened) listener_ = nullptr;
+    return opened;
   }
 
   void stop() {
@@ -142,6 +141,12 @@ class ZenohBus::Peers final : public ZenohListener, public std::enable_shared_fr
   }
 
  private:
+  Result<> open() {
+    SHOAL_TRY(std::string configuration, zenoh_configuration(options_));
+    SHOAL_TRY(session_, ZenohSession::open(configuration, options_.cluster, self_, shared_from_this()));
+    return {};
+  }
+
   struct Peer {
     Life life;
     bool joined = false;

@@ -35,7 +35,8 @@ ByteView bytes(shoal_view view) {
   return as_bytes(text(view));
 }
 
-Result<> check(shoal_status status, char* error) {
+// By reference: the call that sets `error` is an argument beside it.
+Result<> check(shoal_status status, char*& error) {
   if (status == SHOAL_OK) return {};
   std::string message = error ? error : "unknown";
   shoal_string_free(error);
