@@ -218,6 +218,14 @@ TEST_F(WorkerProcess, AStepOfAnotherEpochIsDropped) {
 TEST_F(WorkerProcess, AKilledRankIsNamedByItsNeighboursAndEveryWorkerEnds) {
   start_ready_world(3);
   EXPECT_EQ(generate(kPrompt, 2), expected(kPrompt, 2));
+  for (uint64_t i = 0; i < 3; ++i) {  // so that it dies amid work
+    runtime::SequenceDriver driver(10 + i, static_cast<uint32_t>(16 + 16 * i));
+    runtime::Step step;
+    step.id = 100 + i;
+    step.epoch = 4;
+    driver.add_rows(step, std::vector<int32_t>(200, 7), true, 16);
+    ranks[0].client->submit(step);
+  }
   TimePoint start = std::chrono::steady_clock::now();
   ::kill(ranks[1].client->pid(), SIGKILL);
   auto all_gone = [&] {
