@@ -20,10 +20,15 @@ using boost::system::error_code;
 
 constexpr Duration kAcceptRetryDelay = milliseconds(100);
 
-Result<tcp::acceptor> listen(asio::io_context& io, const asio::ip::address& address, uint16_t port) {
+Result<tcp::acceptor> listen(asio::io_context& io, const std::string& numeric, uint16_t port) {
+  error_code error;
+  const auto address = asio::ip::make_address(numeric, error);
+  if (error) {
+    return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not an IP address", numeric),
+                "give a numeric address such as 127.0.0.1, 0.0.0.0 or ::");
+  }
   tcp::acceptor acceptor(io);
   const tcp::endpoint endpoint(address, port);
-  error_code error;
   acceptor.open(endpoint.protocol(), error);
   if (!error) acceptor.set_option(asio::socket_base::reuse_address(true), error);
   if (!error && address.is_v6()) acceptor.set_option(asio::ip::v6_only(!address.is_unspecified()), error);
@@ -145,19 +150,14 @@ void HttpServer::State::close_all() {
 Result<std::unique_ptr<HttpServer>> HttpServer::start(asio::io_context& io, const HttpServerOptions& options,
                                                       RequestHandler& handler) {
   auto state = std::make_shared<State>(io, options, handler);
-  const bool both_loopbacks = options.address == "localhost";
-  error_code error;
-  const auto address = asio::ip::make_address(both_loopbacks ? "127.0.0.1" : options.address, error);
-  if (error) {
-    return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not an IP address", options.address),
-                "give a numeric address such as 127.0.0.1, 0.0.0.0 or ::");
-  }
-  SHOAL_TRY(auto acceptor, listen(io, address, options.port));
-  state->acceptors.push_back(std::move(acceptor));
-  if (both_loopbacks) {
-    const uint16_t port = state->acceptors.front().local_endpoint(error).port();
-    auto second = listen(io, asio::ip::address_v6::loopback(), port);
-    if (second) {
+  uint16_t port = options.port;
+  for (const std::string& address : options.addresses) {
+    SHOAL_TRY(auto acceptor, listen(io, address == "localhost" ? "127.0.0.1" : address, port));
+    error_code ignored;
+    port = acceptor.local_endpoint(ignored).port();
+    state->acceptors.push_back(std::move(acceptor));
+    if (address != "localhost") continue;
+    if (auto second = listen(io, "::1", port)) {
       state->acceptors.push_back(std::move(*second));
     } else if (second.error().code == ErrorCode::conflict && options.port != 0) {
       return std::unexpected(std::move(second).error());

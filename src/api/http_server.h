@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "api/http.h"
 #include "base/limits.h"
@@ -18,8 +19,9 @@
 namespace shoal::api {
 
 struct HttpServerOptions {
-  std::string address = "localhost";  // "localhost" listens on 127.0.0.1 and, where it exists, ::1
-  uint16_t port = 8000;               // 0: any free one
+  // "localhost" is 127.0.0.1 and, where it exists, ::1; else numeric.
+  std::vector<std::string> addresses = {"localhost"};
+  uint16_t port = 8000;  // of all addresses; 0: any free one
   size_t maximum_connections = limits::kMaxConnections;
   uint64_t maximum_body_bytes = limits::kMaxBodyBytes;
   uint32_t maximum_header_bytes = limits::kMaxHttpHeaderBytes;

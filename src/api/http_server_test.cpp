@@ -87,7 +87,7 @@ class Server : public ::testing::Test {
  protected:
   void start(HttpServerOptions options = {}, AccessRules rules = {}) {
     options.port = 0;
-    options.address = "127.0.0.1";
+    options.addresses = {"127.0.0.1"};
     api_ = std::make_unique<Api>(service_, std::move(rules));
     auto server = HttpServer::start(io_, options, *api_);
     ASSERT_TRUE(server) << server.error().text();
@@ -411,7 +411,7 @@ TEST_F(Server, StopsGracefullyAndCutsWhatDoesNotEnd) {
 
 TEST_F(Server, NamesAPortThatIsTaken) {
   start();
-  const auto second = HttpServer::start(io_, {.address = "127.0.0.1", .port = port_}, *api_);
+  const auto second = HttpServer::start(io_, {.addresses = {"127.0.0.1"}, .port = port_}, *api_);
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code, ErrorCode::conflict);
   EXPECT_THAT(second.error().message, HasSubstr(std::to_string(port_)));

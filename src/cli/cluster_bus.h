@@ -4,14 +4,12 @@
 #include <boost/asio/io_context.hpp>
 #include <memory>
 
-#include "base/result.h"
 #include "cli/serve_command.h"
 #include "cluster/bus.h"
 
 namespace shoal::cli {
 
-Result<std::unique_ptr<cluster::Bus>> make_cluster_bus(boost::asio::io_context& io,
-                                                       const ServeOptions& options,
-                                                       const cluster::NodeId& self);
+std::unique_ptr<cluster::Bus> make_cluster_bus(boost::asio::io_context& io, const ServeOptions& options,
+                                               const cluster::NodeId& self);
 
 }  // namespace shoal::cli

@@ -20,12 +20,19 @@ const JsonArray& list(const Json& cluster, std::string_view name) {
   return found && *found ? **found : kNone;
 }
 
+uint64_t count(const JsonObject& object, std::string_view name) {
+  const auto value = get_number(object, name);
+  return value && *value && **value > 0 ? static_cast<uint64_t>(**value) : 0;
+}
+
+std::string why(const JsonObject& instance) {
+  const auto error = get_object(instance, "error");
+  return error && *error ? text(**error, "message") : std::string("for no stated reason");
+}
+
 std::string arrival(const JsonObject& node) {
-  const auto memory = get_integer(node, "free_memory_bytes", 0, INT64_MAX);
-  const auto cores = get_integer(node, "cores", 0, INT64_MAX);
   return fmt::format("+ {} joined: {}, {} cores, {} free", text(node, "name"), text(node, "cpu"),
-                     cores && *cores ? **cores : 0,
-                     format_bytes(memory && *memory ? static_cast<uint64_t>(**memory) : 0));
+                     count(node, "cores"), format_bytes(count(node, "free_memory_bytes")));
 }
 
 }  // namespace
@@ -54,7 +61,9 @@ std::vector<std::string> ClusterWatch::look(const Json& cluster) {
       lines.push_back("  " + instance_text(instance).substr(0, instance_text(instance).find('\n')));
     if (state == "loading")
       lines.push_back(fmt::format("  loading {}", text(instance.get_object(), "model")));
-    if (state == "failed") lines.push_back(fmt::format("  {} failed", text(instance.get_object(), "model")));
+    if (state == "failed")
+      lines.push_back(
+          fmt::format("  {} failed: {}", text(instance.get_object(), "model"), why(instance.get_object())));
   }
   nodes_ = std::move(nodes);
   instances_ = std::move(instances);

@@ -125,6 +125,7 @@ void describe(CLI::App& app, const std::string& config) {
   app.set_version_flag("--version", "shoal " SHOAL_VERSION, "Print the version and exit");
   app.set_help_all_flag("--help-all", "Help for every command");
   app.set_config("--config", config, "A TOML file with a [serve], [run], … section of flags each");
+  app.allow_config_extras(CLI::config_extras_mode::error);
   app.config_formatter(std::make_shared<ConfigBelowEnvironment>(app));
   app.get_formatter()->column_width(34);
   app.require_subcommand(0, 1);

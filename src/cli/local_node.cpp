@@ -44,7 +44,7 @@ Result<std::unique_ptr<LocalNode>> LocalNode::start(const LocalNodeOptions& opti
   State& state = *node->state_;
   state.scratch = std::move(scratch);
   NodeHost::Options host_options;
-  host_options.http.address = "127.0.0.1";
+  host_options.http.addresses = {"127.0.0.1"};
   host_options.http.port = 0;
   host_options.node.name = host_name();
   host_options.node.cluster_name = fmt::format("alone-{:016x}", random_u64());

@@ -16,10 +16,11 @@ void add_network_flags(CLI::App& command, ServeOptions& options) {
       ->check(within(0, 65535))
       ->type_name("PORT")
       ->capture_default_str();
-  with_twin(command.add_option("--listen", options.listen,
-                               "Address of the HTTP API; 0.0.0.0 opens it to the network"))
-      ->type_name("ADDR")
-      ->capture_default_str();
+  with_twin(command.add_option(
+                "--listen", options.listen,
+                "Numeric address that the API (besides loopback) and the cluster use; 0.0.0.0 is all. "
+                "Default: API on loopback only, cluster on all"))
+      ->type_name("ADDR");
   with_twin(command.add_option("--name", options.name, "Name of this node for people; default the host's"))
       ->type_name("NAME");
   with_twin(

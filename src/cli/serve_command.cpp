@@ -27,18 +27,21 @@ constexpr Duration kLookInterval = milliseconds(250);
 constexpr Duration kPatienceForNodes = seconds(10);
 constexpr int kSecondSignalExit = 130;
 
-bool answers_the_network(const std::string& listen) {
-  return listen != "localhost" && listen != "127.0.0.1" && listen != "::1";
-}
-
 std::string url_for(const std::string& host, uint16_t port) {
   return host.contains(':') ? fmt::format("http://[{}]:{}", host, port)
                             : fmt::format("http://{}:{}", host, port);
 }
 
-std::string own_url(const ServeOptions& options, uint16_t port) {
-  const bool anywhere = options.listen == "0.0.0.0" || options.listen == "::";
-  return url_for(anywhere || !answers_the_network(options.listen) ? "localhost" : options.listen, port);
+// How other machines reach the API; empty when they do not.
+std::string public_url(const ServeOptions& options, uint16_t port) {
+  if (!opens_the_api(options)) return {};
+  return url_for(is_any_address(options.listen) ? host_name() : options.listen, port);
+}
+
+std::vector<std::string> api_addresses(const ServeOptions& options) {
+  if (!opens_the_api(options)) return {"localhost"};
+  if (is_any_address(options.listen)) return {options.listen};
+  return {"localhost", options.listen};
 }
 
 // Many clients at once need many descriptors; the soft limit is often the old 1024.
@@ -83,9 +86,10 @@ class ServeSession {
 };
 
 Result<> ServeSession::start() {
+  if (options_.listen == "localhost") options_.listen = "127.0.0.1";
   SHOAL_TRY(state_, StateDirectory::open(options_.data_directory));
   NodeHost::Options host;
-  host.http.address = options_.listen;
+  host.http.addresses = api_addresses(options_);
   host.http.port = options_.port;
   host.access.api_key = options_.api_key;
   host.access.allowed_origins = options_.allowed_origins;
@@ -94,15 +98,14 @@ Result<> ServeSession::start() {
   host.node.data_directory = options_.data_directory;
   host.node.memory_bytes = options_.memory_bytes;
   host.node.threads = options_.threads;
-  if (answers_the_network(options_.listen)) {
-    const bool anywhere = options_.listen == "0.0.0.0" || options_.listen == "::";
-    host.node.api_url = url_for(anywhere ? host_name() : options_.listen, options_.port);
-  }
+  host.node.api_url = public_url(options_, options_.port);
+  if (!options_.listen.empty() && !is_any_address(options_.listen))
+    host.node.listen_addresses = {options_.listen};
   boost::system::error_code error;
   signals_.add(SIGINT, error);
   signals_.add(SIGTERM, error);
   std::signal(SIGPIPE, SIG_IGN);
-  SHOAL_TRY(auto bus, make_cluster_bus(io_, options_, state_->node_id()));
+  auto bus = make_cluster_bus(io_, options_, state_->node_id());
   SHOAL_TRY(host_, NodeHost::start(io_, std::move(host), std::move(bus)));
   await_signal();
   greet();
@@ -111,7 +114,7 @@ Result<> ServeSession::start() {
 }
 
 void ServeSession::greet() const {
-  const std::string url = own_url(options_, host_->port());
+  const std::string url = url_for("localhost", host_->port());
   std::string models;
   std::string example = options_.model;
   for (const auto& model : host_->node().model_store().list()) {
@@ -132,7 +135,7 @@ void ServeSession::greet() const {
       url, options_.api_key.empty() ? "" : " -H 'Authorization: Bearer KEY'",
       example.empty() ? "MODEL" : example);
   fmt::print("  Ctrl-C stops this node.\n");
-  if (answers_the_network(options_.listen) && options_.api_key.empty()) {
+  if (opens_the_api(options_) && options_.api_key.empty()) {
     fmt::print("  note    everybody who reaches {} can use this API; --api-key asks for a key\n",
                options_.listen);
   }
@@ -199,6 +202,14 @@ void ServeSession::stop(int exit_code) {
 }
 
 }  // namespace
+
+bool is_loopback_address(const std::string& address) {
+  return address == "::1" || address.starts_with("127.");
+}
+
+bool is_any_address(const std::string& address) {
+  return address == "0.0.0.0" || address == "::";
+}
 
 int run_serve(const ServeOptions& options) {
   set_log_level(LogLevel::warning);

@@ -10,8 +10,10 @@ namespace shoal::cli {
 
 struct ServeOptions {
   uint16_t port = 8000;
-  std::string listen = "localhost";  // of the API
-  std::string name;                  // empty: the host's
+  // Numeric. Empty: the API on loopback, the cluster's traffic on all interfaces. Else both on this address,
+  // and the API on loopback, too.
+  std::string listen;
+  std::string name;  // empty: the host's
   std::string cluster = "shoal";
   uint16_t cluster_port = 0;       // of the cluster's own traffic; 0: any free one
   std::vector<std::string> peers;  // HOST:PORT of other nodes' cluster ports
@@ -24,6 +26,13 @@ struct ServeOptions {
   std::string api_key;
   std::vector<std::string> allowed_origins;
 };
+
+// What `listen` means: for the API, for the cluster's bus, for the links of workers.
+bool is_loopback_address(const std::string& address);
+bool is_any_address(const std::string& address);
+inline bool opens_the_api(const ServeOptions& options) {
+  return !options.listen.empty() && !is_loopback_address(options.listen);
+}
 
 int run_serve(const ServeOptions& options);
 
