@@ -87,7 +87,9 @@ std::vector<Scheduler::Sequence*> Scheduler::decoding() {
   }
   const size_t share = (decoding_count + options_.maximum_in_flight - 1) / options_.maximum_in_flight;
   if (ready.size() > share) {
-    std::ranges::stable_sort(ready, {}, &Sequence::last_step);
+    std::ranges::sort(ready, {}, [](const Sequence* sequence) {
+      return std::pair(sequence->last_step, sequence->arrival);
+    });
     ready.resize(share);
     std::ranges::sort(ready, {}, &Sequence::arrival);
   }
@@ -99,7 +101,9 @@ std::vector<Scheduler::Sequence*> Scheduler::prefilling() {
   std::vector<Sequence*> prompts;
   for (auto& [arrival, sequence] : active_)
     if (sequence->uncomputed() > 1) prompts.push_back(sequence);
-  std::ranges::stable_sort(prompts, {}, &Sequence::uncomputed);
+  std::ranges::sort(prompts, {}, [](const Sequence* sequence) {
+    return std::pair(sequence->uncomputed(), sequence->arrival);
+  });
   return prompts;
 }
 

@@ -3,44 +3,13 @@
 namespace shoal::serving {
 namespace {
 
-std::string_view state_name(cluster::InstanceState state) {
-  switch (state) {
-    case cluster::InstanceState::loading:
-      return "loading";
-    case cluster::InstanceState::ready:
-      return "ready";
-    case cluster::InstanceState::failed:
-      return "failed";
-    case cluster::InstanceState::stopped:
-      return "stopped";
-  }
-  return "unknown";
-}
-
-std::string_view state_name(cluster::WorkerState state) {
-  switch (state) {
-    case cluster::WorkerState::starting:
-      return "starting";
-    case cluster::WorkerState::loading:
-      return "loading";
-    case cluster::WorkerState::loaded:
-      return "loaded";
-    case cluster::WorkerState::ready:
-      return "ready";
-    case cluster::WorkerState::failed:
-      return "failed";
-  }
-  return "unknown";
-}
-
 std::string name_of(const NodeNames& names, const cluster::NodeId& node) {
   const auto found = names.find(node);
   return found == names.end() ? node : found->second;
 }
 
 Json error_json(const std::optional<Error>& error) {
-  if (!error) return nullptr;
-  return JsonObject{{"code", to_string(error->code)}, {"message", error->message}, {"hint", error->hint}};
+  return error ? Json(cluster::to_json(*error)) : Json(nullptr);
 }
 
 }  // namespace
@@ -57,7 +26,7 @@ JsonObject node_json(const cluster::NodeFact& node) {
     workers.push_back(JsonObject{{"instance", worker.instance},
                                  {"epoch", worker.epoch},
                                  {"rank", worker.rank},
-                                 {"state", state_name(worker.state)},
+                                 {"state", cluster::to_string(worker.state)},
                                  {"progress", worker.progress},
                                  {"error", error_json(worker.error)}});
   JsonArray addresses;
@@ -95,7 +64,7 @@ JsonObject instance_json(const cluster::InstanceFact& instance, const NodeNames&
   }
   JsonObject object{{"id", instance.id},
                     {"model", instance.model},
-                    {"state", state_name(instance.state)},
+                    {"state", cluster::to_string(instance.state)},
                     {"error", error_json(instance.error)},
                     {"epoch", instance.epoch},
                     {"owner", instance.owner},

@@ -59,8 +59,7 @@ Error Node::explain_missing(const std::string& model, const Error& error) const 
 const cluster::InstanceFact* Node::find_serving(const std::string& model_or_instance,
                                                 const ModelCard& card) const {
   const auto usable = [](const cluster::InstanceFact* instance) {
-    return instance != nullptr && (instance->state == cluster::InstanceState::ready ||
-                                   instance->state == cluster::InstanceState::loading);
+    return instance != nullptr && cluster::is_live(instance->state);
   };
   for (const std::string& name : {model_or_instance, card.stored.name}) {
     const cluster::InstanceFact* instance = cluster_->find_instance(name);
@@ -166,7 +165,8 @@ void Node::stop_instance(const std::string& instance_or_model, JsonCallback done
   if (instance == nullptr) {
     std::vector<std::string> known;
     if (cluster_)
-      for (const cluster::InstanceFact& other : cluster_->instances()) known.push_back(other.model);
+      for (const cluster::InstanceFact& other : cluster_->instances())
+        if (cluster::is_live(other.state)) known.push_back(other.model);
     return done(fail(ErrorCode::not_found,
                      fmt::format("no instance or served model is called '{}'", instance_or_model),
                      hub::nearest_names_hint(instance_or_model, known)));

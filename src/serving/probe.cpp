@@ -14,24 +14,31 @@
 namespace shoal::serving {
 namespace {
 
-constexpr Duration kTimeForEach = milliseconds(60);
+constexpr int kRuns = 5;  // the best counts: what else runs here only takes away
+constexpr Duration kTimeOfRun = milliseconds(15);
 constexpr size_t kBytesPerThread = 16 * limits::kMiB;  // beyond a core's share of the caches
 
 // Runs `work`, which returns units done, on every thread until the time is over; units per second of all.
-double rate(unsigned threads, const std::function<double()>& work) {
+double rate_of_run(unsigned threads, const std::function<double()>& work) {
   std::vector<double> units(threads, 0);
   std::vector<std::thread> running;
   const SystemClock clock;
   const TimePoint begin = clock.now();
   for (unsigned thread = 0; thread < threads; ++thread)
     running.emplace_back([&, thread] {
-      while (clock.now() - begin < kTimeForEach) units[thread] += work();
+      while (clock.now() - begin < kTimeOfRun) units[thread] += work();
     });
   for (std::thread& thread : running) thread.join();
   const double elapsed = to_seconds(clock.now() - begin);
   double sum = 0;
   for (const double done : units) sum += done;
   return sum / elapsed;
+}
+
+double rate(unsigned threads, const std::function<double()>& work) {
+  double best = 0;
+  for (int run = 0; run < kRuns; ++run) best = std::max(best, rate_of_run(threads, work));
+  return best;
 }
 
 std::atomic<uint64_t> sink = 0;  // keeps the compiler from dropping the work
