@@ -7,13 +7,12 @@
 
 #include "cli/error_line.h"
 #include "cli/http_client.h"
+#include "cli/loading_line.h"
 #include "cli/model_argument.h"
 #include "cli/terminal.h"
 
 namespace shoal::cli {
 namespace {
-
-constexpr auto kProgressInterval = std::chrono::milliseconds(200);
 
 // Asks, and prints the node's JSON or the text made of it.
 int show(const AskOptions& options, std::string_view method, std::string_view path,
@@ -35,20 +34,6 @@ std::string percent_encode(std::string_view text) {
     out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
   }
   return out;
-}
-
-// Draws how far `model` is loaded until `done`.
-void show_progress(const HttpClient& client, const std::string& model, const std::atomic<bool>& done) {
-  ProgressLine line;
-  while (!done) {
-    const auto cluster = client.json("GET", "/v1/cluster");
-    if (done) break;
-    if (cluster) {
-      const auto progress = loading_progress(*cluster, model);
-      line.show(fmt::format("{} {}", progress ? "loading" : "placing", model), progress.value_or(-1));
-    }
-    std::this_thread::sleep_for(kProgressInterval);
-  }
 }
 
 }  // namespace
@@ -80,13 +65,10 @@ int run_place(const PlaceCommand& command) {
   body["preview"] = command.preview;
   body["min_nodes"] = command.minimum_nodes;
   if (command.context_tokens) body["context"] = *command.context_tokens;
-  std::atomic<bool> done = false;
-  std::thread progress;
-  if (!command.preview && is_terminal(2))
-    progress = std::thread([&] { show_progress(*client, command.model, done); });
+  std::optional<LoadingLine> loading;
+  if (!command.preview) loading.emplace(*client, model_argument(command.model));
   const auto answer = client->json("POST", "/v1/placements", to_text(body));
-  done = true;
-  if (progress.joinable()) progress.join();
+  loading.reset();
   if (!answer) return report_failure(answer.error());
   if (command.ask.json) {
     fmt::print("{}\n", to_pretty_text(*answer));

@@ -109,6 +109,14 @@ int report_parse_error(const CLI::App& app, const CLI::ParseError& error) {
   const auto chosen = app.get_subcommands();
   const CLI::App& command = chosen.empty() ? app : *chosen.back();
   if (dynamic_cast<const CLI::ExtrasError*>(&error)) return report_extras(command, command.remaining());
+  if (dynamic_cast<const CLI::ConfigError*>(&error)) {
+    constexpr std::string_view kPrefix = "INI was not able to parse ";
+    const std::string_view what(error.what());
+    return report_usage(what.starts_with(kPrefix) ? fmt::format("the config file has an unknown entry '{}'",
+                                                                what.substr(kPrefix.size()))
+                                                  : fmt::format("the config file: {}", what),
+                        "sections are commands, entries are their flags without dashes");
+  }
   const std::string place = chosen.empty() ? std::string() : command.get_name() + ": ";
   return report_usage(place + error.what(),
                       fmt::format("see `shoal {}--help`", chosen.empty() ? "" : command.get_name() + " "));

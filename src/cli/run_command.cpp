@@ -2,11 +2,7 @@
 
 #include <atomic>
 #include <csignal>
-#include <filesystem>
 #include <fmt/format.h>
-#include <iostream>
-#include <iterator>
-#include <thread>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,6 +11,7 @@
 #include "cli/error_line.h"
 #include "cli/http_client.h"
 #include "cli/line_editor.h"
+#include "cli/loading_line.h"
 #include "cli/local_node.h"
 #include "cli/model_argument.h"
 #include "cli/terminal.h"
@@ -22,7 +19,6 @@
 namespace shoal::cli {
 namespace {
 
-constexpr auto kProgressInterval = std::chrono::milliseconds(200);
 constexpr int kInterruptedExit = 130;
 
 std::atomic<bool> interrupted = false;  // by Ctrl-C; a signal handler can only reach what is global
@@ -34,39 +30,6 @@ void catch_interrupts() {
   sigaction(SIGINT, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
 }
-
-// Shows the loading of the model until the first words come.
-class LoadingLine {
- public:
-  LoadingLine(const HttpClient& client, std::string model) : client_(client), model_(std::move(model)) {
-    if (is_terminal(STDERR_FILENO)) thread_ = std::thread([this] { show(); });
-  }
-  ~LoadingLine() { stop(); }
-  LoadingLine(const LoadingLine&) = delete;
-  LoadingLine& operator=(const LoadingLine&) = delete;
-
-  void stop() {
-    done_ = true;
-    if (thread_.joinable()) thread_.join();
-  }
-
- private:
-  void show() {
-    ProgressLine line;
-    while (!done_) {
-      std::this_thread::sleep_for(kProgressInterval);
-      const auto cluster = client_.json("GET", "/v1/cluster");
-      if (done_ || !cluster) continue;
-      const auto progress = loading_progress(*cluster, model_);
-      if (progress) line.show("loading " + model_, *progress);
-    }
-  }
-
-  const HttpClient& client_;
-  std::string model_;
-  std::atomic<bool> done_ = false;
-  std::thread thread_;
-};
 
 class Chat {
  public:
@@ -105,9 +68,8 @@ std::string Chat::body() const {
 Result<> Chat::ask(const std::string& text) {
   messages_.push_back(JsonObject{{"role", "user"}, {"content", text}});
   LoadingLine loading(client_, options_.model);
-  TimePoint first_words{};
+  const TimePoint asked = std::chrono::steady_clock::now();
   ChatStream stream([&](std::string_view words) {
-    if (first_words == TimePoint{}) first_words = std::chrono::steady_clock::now();
     loading.stop();
     fmt::print("{}", words);
     std::fflush(stdout);
@@ -127,10 +89,10 @@ Result<> Chat::ask(const std::string& text) {
   if (!answer) return std::unexpected(answer.error());
   if (answer->status != 200) return std::unexpected(error_of_answer(*answer));
   if (stream.error()) return std::unexpected(*stream.error());
-  if (wants_color(STDERR_FILENO) && stream.completion_tokens() > 1) {
-    const double elapsed = to_seconds(std::chrono::steady_clock::now() - first_words);
-    fmt::print(stderr, "\x1b[2m{} tokens, {:.1f} tok/s{}\x1b[0m\n", stream.completion_tokens(),
-               static_cast<double>(stream.completion_tokens() - 1) / std::max(elapsed, 1e-6),
+  if (wants_color(STDERR_FILENO) && stream.completion_tokens() > 0) {
+    const double elapsed = to_seconds(std::chrono::steady_clock::now() - asked);
+    fmt::print(stderr, "\x1b[2m{} tokens in {:.2f} s, {:.1f} tok/s{}\x1b[0m\n", stream.completion_tokens(),
+               elapsed, static_cast<double>(stream.completion_tokens()) / std::max(elapsed, 1e-6),
                stream.finish_reason() == "length" ? ", cut at the limit" : "");
   }
   return {};
