@@ -35,7 +35,7 @@ def cluster(count, *flags, cluster_name="test", environment=None):
         nodes = [stack.enter_context(Node(NAMES[i], *flags, network=network, host=i, cluster=cluster_name)) for i in range(count)]
         for node in nodes:
             node.wait_healthy()
-        wait_for_members(nodes)
+        wait_for_models(nodes)
         yield network, nodes
 
 
@@ -43,6 +43,13 @@ def wait_for_members(nodes, timeout=15):
     names = sorted(node.name for node in nodes)
     for node in nodes:
         wait_until(lambda: node.node_names() == names, timeout, f"{node.name} to see {names}")
+
+
+def wait_for_models(nodes, timeout=15):
+    """Members, and each has told the others which models it holds."""
+    wait_for_members(nodes, timeout)
+    for node in nodes:
+        wait_until(lambda: all(other["models"] for other in node.cluster()["nodes"]), timeout, f"{node.name} to hear of all models")
 
 
 def placed_over(node, count, model="shoal-demo", **options):
@@ -90,7 +97,7 @@ class Discovery(unittest.TestCase):
             nodes = [stack.enter_context(Node(NAMES[i], network=network, host=0, port=8000 + i)) for i in range(3)]
             for node in nodes:
                 node.wait_healthy()
-            wait_for_members(nodes)
+            wait_for_models(nodes)
             placed_over(nodes[1], 3)
             self.assertIn("Oslo", nodes[2].answer(QUESTIONS[0], **GREEDY))
 
@@ -176,7 +183,7 @@ class Failures(unittest.TestCase):
         """Breaks `what` at node `index` under a stream at node 0; the rest must go on and place again."""
         with cluster(count) as (network, nodes):
             instance = placed_over(nodes[0], count)
-            hosts = [stage["name"] for stage in instance["stages"]]
+            hosts = [stage["node_name"] for stage in instance["stages"]]
             victim = nodes[index]
 
             def break_it():
@@ -193,7 +200,7 @@ class Failures(unittest.TestCase):
             self.assertIn(victim.name, hosts)
             self.assertTrue(error["message"])
             left = nodes if what == "worker" else [node for node in nodes if node is not victim]
-            wait_for_members(left)
+            wait_for_models(left)
             again = placed_over(left[0], len(left))
             self.assertEqual(len(again["stages"]), len(left))
             for node in left:
