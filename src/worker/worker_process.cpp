@@ -91,14 +91,19 @@ void Worker::must(const Result<>& result) {
 }
 
 link::Frame Worker::receive(link::Link& link, uint8_t channel) {
-  auto frame = link.receive(channel);
-  if (frame && *frame) return std::move(**frame);
-  // After a neighbour's goodbye our own node will tell us to leave too; if it does not, something is wrong.
-  if (!frame && frame.error().code == ErrorCode::cancelled) {
-    std::this_thread::sleep_for(milliseconds(limits::kLeaseMs));
-    leave_failed({ErrorCode::unavailable, frame.error().message, ""});
+  auto received = link.receive(channel);
+  if (received) {
+    std::optional<link::Frame> frame = *std::move(received);
+    if (frame) return *std::move(frame);
+    leave_failed({ErrorCode::internal, "link: nothing came", ""});
   }
-  leave_failed(frame ? Error{ErrorCode::internal, "link: nothing came", ""} : frame.error());
+  Error error = std::move(received).error();
+  // After a neighbour's goodbye our own node will tell us to leave too; if it does not, something is wrong.
+  if (error.code == ErrorCode::cancelled) {
+    std::this_thread::sleep_for(milliseconds(limits::kLeaseMs));
+    error.code = ErrorCode::unavailable;
+  }
+  leave_failed(error);
 }
 
 NodeMessage Worker::next_message() {
