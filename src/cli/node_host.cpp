@@ -10,7 +10,7 @@ constexpr Duration kLastWords = milliseconds(500);  // for clients to hear why t
 }  // namespace
 
 NodeHost::NodeHost(boost::asio::io_context& io)
-    : io_(io), grace_timer_(std::make_unique<boost::asio::steady_timer>(io)) {}
+    : grace_timer_(std::make_unique<boost::asio::steady_timer>(io)) {}
 
 NodeHost::~NodeHost() {
   server_.reset();

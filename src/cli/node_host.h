@@ -35,7 +35,6 @@ class NodeHost {
  private:
   explicit NodeHost(boost::asio::io_context& io);
 
-  boost::asio::io_context& io_;
   std::unique_ptr<cluster::Bus> bus_;
   std::unique_ptr<serving::Node> node_;
   std::unique_ptr<api::Api> api_;
