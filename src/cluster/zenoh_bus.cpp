@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/system.h"
 #include "cluster/facts.h"
+#include "cluster/local_addresses.h"
 #include "cluster/zenoh_session.h"
 
 namespace shoal::cluster {
@@ -94,9 +95,12 @@ class ZenohBus::Peers final : public ZenohListener, public std::enable_shared_fr
     listener_ = nullptr;
     session_ = nullptr;
     peers_.clear();
+    own_facts_.clear();
   }
 
   void publish(std::string_view name, std::string_view value, bool present) {
+    if (present) own_facts_.insert_or_assign(std::string(name), std::string(value));
+    if (!present) own_facts_.erase(std::string(name));
     if (session_) session_->publish(std::string(name), {next_sequence_++, present, std::string(value)});
   }
 
@@ -139,8 +143,28 @@ class ZenohBus::Peers final : public ZenohListener, public std::enable_shared_fr
   void on_state_asked(const Living& who) override {
     post([this, who] { ask_again(who); });
   }
+  void on_new_address() override {
+    post([this] { look_anew(); });
+  }
 
  private:
+  // Zenoh scouts on the interfaces that were there when its session opened. A session without peers is opened
+  // again for new ones (a machine whose network comes up late); one with peers is worth more than those it
+  // might find.
+  void look_anew() {
+    if (!peers_.empty()) return;
+    log_info("cluster", "looking for nodes on a new network address");
+    session_ = nullptr;
+    options_.late_addresses = local_addresses();
+    std::erase_if(options_.late_addresses,
+                  [](const std::string& address) { return address.find(':') != address.npos; });
+    if (auto opened = open(); !opened) {
+      log_error("cluster", "{}", opened.error().text());
+      return;
+    }
+    for (const auto& [name, value] : own_facts_) session_->publish(name, {next_sequence_++, true, value});
+  }
+
   Result<> open() {
     SHOAL_TRY(std::string configuration, zenoh_configuration(options_));
     SHOAL_TRY(session_, ZenohSession::open(configuration, options_.cluster, self_, shared_from_this()));
@@ -250,12 +274,13 @@ class ZenohBus::Peers final : public ZenohListener, public std::enable_shared_fr
     listener_->on_message(sender.node, message.topic, message.payload);
   }
 
-  const ZenohOptions options_;
+  ZenohOptions options_;
   const Living self_;
   const Executor executor_;
   BusListener* listener_ = nullptr;  // null: not started
   std::unique_ptr<ZenohSession> session_;
   std::map<NodeId, Peer> peers_;
+  std::map<std::string, std::string> own_facts_;
   uint64_t next_sequence_ = 1;
 };
 

@@ -91,6 +91,9 @@ Result<Listening> listening(const ZenohOptions& options, const HostPort& wanted)
   out.port = free_port(options.cluster, host).value_or(0);
   out.endpoints.emplace_back(endpoint(host, out.port));
   if (out.port == 0) out.endpoints.emplace_back(endpoint("127.0.0.1", 0));
+  for (const std::string& late : options.late_addresses) {
+    if (everywhere && is_free(late, 0)) out.endpoints.emplace_back(endpoint(late, 0));
+  }
   if (everywhere && is_free("::", 0)) out.endpoints.emplace_back(endpoint("::", 0));
   return out;
 }
@@ -155,11 +158,15 @@ Result<std::string> zenoh_configuration(const ZenohOptions& options) {
       {"open",
        JsonObject{{"return_conditions", JsonObject{{"connect_scouted", false}, {"declares", false}}}}},
       {"scouting",
-       JsonObject{{"delay", 0},
-                  {"multicast",
-                   JsonObject{{"enabled", multicast},
-                              {"address", fmt::format("224.0.0.224:{}", multicast_port(options.cluster))}}},
-                  {"gossip", JsonObject{{"enabled", true}}}}},
+       JsonObject{
+           {"delay", 0},
+           {"multicast",
+            JsonObject{{"enabled", multicast},
+                       {"address", fmt::format("224.0.0.224:{}", multicast_port(options.cluster))},
+                       {"interface", options.late_addresses.empty()
+                                         ? "auto"
+                                         : fmt::format("{}", fmt::join(options.late_addresses, ","))}}},
+           {"gossip", JsonObject{{"enabled", true}}}}},
       {"transport",
        JsonObject{{"link", JsonObject{{"tx", JsonObject{{"lease", limits::kLeaseMs},
                                                         {"keep_alive",

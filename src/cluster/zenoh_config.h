@@ -23,7 +23,9 @@ struct ZenohOptions {
   std::string cluster = "shoal";   // nodes of another name are neither seen nor heard
   std::vector<std::string> peers;  // host, host:port, [ipv6] or [ipv6]:port
   std::string listen;              // numeric address, perhaps with a port; empty: all interfaces
-  bool multicast = true;           // off when `listen` is a loopback address
+  // IPv4 addresses that this machine got after the process started: Zenoh looks at the interfaces only once.
+  std::vector<std::string> late_addresses;
+  bool multicast = true;  // off when `listen` is a loopback address
 };
 
 inline constexpr uint16_t kPortRangeSize = 16;

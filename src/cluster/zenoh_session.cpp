@@ -1,5 +1,6 @@
 #include "cluster/zenoh_session.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <fmt/format.h>
@@ -13,6 +14,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "bridge/bus.h"
+#include "cluster/local_addresses.h"
 #include "cluster/zenoh_config.h"
 
 namespace shoal::cluster {
@@ -20,6 +22,7 @@ namespace {
 
 constexpr uint32_t kStateTimeoutMs = 1000;
 constexpr auto kFarewell = milliseconds(500);  // for what is still to be sent when the session closes
+constexpr auto kLookAtAddresses = seconds(2);
 constexpr size_t kMaxQueuedBytes = 256 * limits::kMiB;  // to receivers that do not keep up
 
 shoal_view view(std::string_view text) {
@@ -120,6 +123,7 @@ class Session final : public ZenohSession {
   Result<> declare();
   void enqueue(Command command, Duration delay = Duration(0));
   void run();  // the sending thread
+  void look_at_addresses();
   void perform(Put& put);
   void perform(PublishValue& publish);
   void perform(AskState& ask);
@@ -140,6 +144,7 @@ class Session final : public ZenohSession {
   std::optional<TimePoint> closing_;  // what is not sent by then is dropped
 
   std::map<std::string, FactValue> facts_;  // of the sending thread alone
+  std::vector<std::string> addresses_ = local_addresses();
   std::thread thread_;
 };
 
@@ -232,15 +237,23 @@ void Session::enqueue(Command command, Duration delay) {
 
 void Session::run() {
   std::unique_lock lock(mutex_);
+  TimePoint look_at = std::chrono::steady_clock::now();  // the last time we did
   while (true) {
     TimePoint now = std::chrono::steady_clock::now();
+    if (now - look_at >= kLookAtAddresses) {
+      look_at = now;
+      lock.unlock();
+      look_at_addresses();
+      lock.lock();
+    }
     while (!delayed_.empty() && delayed_.begin()->first <= now) {
       queue_.push_back(std::move(delayed_.begin()->second));
       delayed_.erase(delayed_.begin());
     }
     if (closing_ && (queue_.empty() || now >= *closing_)) return;
     if (queue_.empty()) {
-      TimePoint until = delayed_.empty() ? now + seconds(3600) : delayed_.begin()->first;
+      TimePoint until = look_at + kLookAtAddresses;
+      if (!delayed_.empty()) until = std::min(until, delayed_.begin()->first);
       changed_.wait_until(lock, until);
       continue;
     }
@@ -251,6 +264,16 @@ void Session::run() {
     std::visit([this](auto& one) { perform(one); }, command);
     lock.lock();
   }
+}
+
+void Session::look_at_addresses() {
+  std::vector<std::string> now = local_addresses();
+  auto is_new = [&](const std::string& address) {
+    return std::find(addresses_.begin(), addresses_.end(), address) == addresses_.end();
+  };
+  bool grown = std::any_of(now.begin(), now.end(), is_new);
+  addresses_ = std::move(now);
+  if (grown) listener_->on_new_address();
 }
 
 void Session::perform(Put& put) {

@@ -40,8 +40,10 @@ class ZenohListener {
   virtual void on_fact(const Living& writer, std::string_view name, ByteView payload) = 0;
   virtual void on_message(const Living& sender, ByteView payload) = 0;
   virtual void on_state(const Living& who, ByteView payload) = 0;
-  virtual void on_state_asked(
-      const Living& who) = 0;  // the asking is over; on_state came before if it was answered
+  // The asking is over; on_state came before if it was answered.
+  virtual void on_state_asked(const Living& who) = 0;
+  // This machine got an address that it did not have.
+  virtual void on_new_address() = 0;
 };
 
 struct FactValue {
