@@ -31,9 +31,10 @@ function(shoal_room name)
   if(SHOAL_TESTS AND tests)
     add_executable(${name}_test ${tests})
     target_link_libraries(${name}_test PRIVATE shoal_${name} GTest::gmock GTest::gtest_main)
-    target_compile_definitions(${name}_test PRIVATE SHOAL_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+    # Relative, so that compiled tests can be shared between checkouts; tests run in the source directory.
+    target_compile_definitions(${name}_test PRIVATE SHOAL_SOURCE_DIR=".")
     set_target_properties(${name}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
-    add_test(NAME ${name} COMMAND ${name}_test)
+    add_test(NAME ${name} COMMAND ${name}_test WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   endif()
 
   if(SHOAL_FUZZ)

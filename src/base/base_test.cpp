@@ -59,6 +59,11 @@ TEST(Json, NamesTheFieldAndTheValueItRefuses) {
   EXPECT_FALSE(require_integer(object, "absent", 0, 10).has_value());
 }
 
+TEST(Json, TakesUnsignedNumbersThatFit) {
+  EXPECT_EQ(get_integer(JsonObject{{"n", uint64_t{7}}}, "n", 0, 10).value(), 7);
+  EXPECT_FALSE(get_integer(JsonObject{{"n", UINT64_MAX}}, "n", INT64_MIN, INT64_MAX).has_value());
+}
+
 TEST(Json, RefusesDeepNestingAndGarbage) {
   EXPECT_FALSE(parse_json(std::string(100000, '['), "deep").has_value());
   EXPECT_FALSE(parse_json("{\"a\": 1", "cut").has_value());

@@ -26,7 +26,10 @@ Result<T> required(Result<std::optional<T>> value, std::string_view name) {
 
 std::optional<int64_t> as_integer(const Json& value) {
   if (value.is_int64()) return value.get_int64();
-  if (value.is_uint64()) return std::nullopt;  // beyond int64
+  if (value.is_uint64()) {
+    if (value.get_uint64() > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+    return static_cast<int64_t>(value.get_uint64());
+  }
   if (!value.is_double()) return std::nullopt;
   double number = value.get_double();
   if (!std::isfinite(number) || std::floor(number) != number || std::fabs(number) > 9.0e15) return std::nullopt;

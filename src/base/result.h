@@ -46,6 +46,7 @@ using Result = std::expected<T, Error>;
 #define SHOAL_CONCAT_INNER(a, b) a##b
 #define SHOAL_CONCAT(a, b) SHOAL_CONCAT_INNER(a, b)
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses.
 // SHOAL_TRY(auto file, open(path)): evaluates, returns the Error from the enclosing function or binds the value.
 #define SHOAL_TRY(declaration, expression) \
   SHOAL_TRY_INNER(SHOAL_CONCAT(shoal_result_, __LINE__), declaration, expression)
@@ -53,6 +54,7 @@ using Result = std::expected<T, Error>;
   auto result = (expression);                                           \
   if (!result.has_value()) return std::unexpected(std::move(result).error()); \
   declaration = *std::move(result)
+// NOLINTEND(bugprone-macro-parentheses)
 
 // SHOAL_TRY_VOID(write(x)): the same for Result<void>.
 #define SHOAL_TRY_VOID(expression)                                                              \

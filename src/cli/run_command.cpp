@@ -109,19 +109,25 @@ int converse(Chat& chat, const std::string& model) {
   fmt::print("Chat with {}. /help lists commands, Ctrl-D leaves.\n", model);
   LineEditor editor(">>> ", interrupted);
   std::string line;
+  bool wants_to_leave = false;  // Ctrl-C at the prompt may have been meant for an answer that had just ended
   while (true) {
     interrupted = false;
     const LineOutcome outcome = editor.read(line);
+    if (outcome == LineOutcome::interrupted && !std::exchange(wants_to_leave, true)) {
+      fmt::print("\nCtrl-C once more (or Ctrl-D) leaves\n");
+      continue;
+    }
     if (outcome != LineOutcome::line) {
       fmt::print("\n");
       return 0;
     }
+    wants_to_leave = false;
     if (line.find_first_not_of(" \t") == line.npos) continue;
     if (line == "/quit" || line == "/exit" || line == "/bye") return 0;
     if (line == "/help") {
       fmt::print(
-          "/reset  forget the conversation\n/quit   leave (so does Ctrl-D)\nCtrl-C  stops an answer; at the "
-          "prompt it leaves\n");
+          "/reset  forget the conversation\n/quit   leave (so does Ctrl-D)\nCtrl-C  stops an answer; twice "
+          "at the prompt it leaves\n");
     } else if (line == "/reset") {
       chat.reset();
       fmt::print("forgotten\n");
