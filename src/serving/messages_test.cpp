@@ -5,6 +5,7 @@
 
 #include "serving/figures.h"
 #include "serving/journal.h"
+#include "serving/relay_messages.h"
 
 namespace shoal::serving {
 namespace {
@@ -106,6 +107,63 @@ TEST(Messages, HostileBytesAreErrors) {
   SubmitMessage negative = a_submit();
   negative.prompt.push_back(-1);
   EXPECT_FALSE(SubmitMessage::decode(negative.encode()).has_value());
+}
+
+AskMessage an_ask(Prompt prompt) {
+  AskMessage message;
+  message.id = 5;
+  message.request.model = "shoal-demo";
+  message.request.prompt = std::move(prompt);
+  message.request.max_tokens = 7;
+  message.request.stop = {"end"};
+  message.request.logprobs = true;
+  return message;
+}
+
+ChatPrompt a_chat() {
+  ChatPrompt chat;
+  chat.messages.push_back(JsonObject{{"role", "user"}, {"content", "hi"}});
+  chat.template_arguments["enable_thinking"] = false;
+  return chat;
+}
+
+HeardMessage a_piece() {
+  HeardMessage message{.id = 5, .index = 2, .text = "né", .tokens = {}, .end = {}};
+  message.tokens.push_back({.text = "né",
+                            .sampled = {.token = 3, .logprob = -1, .alternatives = {{3, -1}, {4, -2}}},
+                            .alternative_texts = {"né", "no"}});
+  message.end = Finished{.reason = FinishReason::stop, .stop = "end", .usage = {1, 2, 3}};
+  return message;
+}
+
+TEST(RelayMessages, ComeBackAsTheyWere) {
+  const GenerateRequest request = AskMessage::decode(an_ask(a_chat()).encode())->request;
+  EXPECT_EQ(std::get<ChatPrompt>(request.prompt).messages, a_chat().messages);
+  EXPECT_EQ(std::get<ChatPrompt>(request.prompt).template_arguments, a_chat().template_arguments);
+  EXPECT_EQ(request.max_tokens, 7u);
+  EXPECT_EQ(request.stop, std::vector<std::string>{"end"});
+  EXPECT_TRUE(request.logprobs);
+  const AskMessage text = *AskMessage::decode(an_ask(TextPrompt{"hello"}).encode());
+  EXPECT_EQ(std::get<TextPrompt>(text.request.prompt).text, "hello");
+  const HeardMessage heard = *HeardMessage::decode(a_piece().encode());
+  EXPECT_EQ(heard.text, "né");
+  EXPECT_EQ(heard.tokens[0].alternative_texts[1], "no");
+  EXPECT_EQ(std::get<Finished>(heard.end).stop, "end");
+  EXPECT_EQ(std::get<Finished>(heard.end).usage.completion_tokens, 3u);
+  const PlacedMessage placed{.id = 1, .outcome = fail(ErrorCode::out_of_memory, "3 GiB are missing")};
+  EXPECT_EQ(PlacedMessage::decode(placed.encode())->outcome.error().code, ErrorCode::out_of_memory);
+}
+
+TEST(RelayMessages, HostileBytesAreErrors) {
+  expect_survives_damage<AskMessage>(an_ask(a_chat()).encode());
+  expect_survives_damage<AskMessage>(an_ask(std::vector<int32_t>{1, 2}).encode());
+  expect_survives_damage<HeardMessage>(a_piece().encode());
+  expect_survives_damage<HangUpMessage>(HangUpMessage{.id = 3}.encode());
+  expect_survives_damage<PlaceMessage>(PlaceMessage{
+      .id = 3, .options = {.model = "m", .preview = true, .minimum_nodes = 2, .context_tokens = 9}}
+                                           .encode());
+  expect_survives_damage<PlacedMessage>(
+      PlacedMessage{.id = 1, .outcome = Json(JsonObject{{"a", 1}})}.encode());
 }
 
 TEST(Journal, RepeatedTokensAreDroppedAndMissingOnesNoticed) {

@@ -36,9 +36,19 @@ Node::Node(boost::asio::io_context& io, NodeOptions options, cluster::Bus& bus)
                                        static_cast<WorkerEvents&>(*this));
   tasks_ = std::make_unique<TaskPool>(io_, kTaskThreads);
   shelf_ = std::make_unique<CardShelf>(*tasks_, store_);
-  gateway_ = std::make_unique<Gateway>(*tasks_, static_cast<Directory&>(*this), clock_,
-                                       [this](const cluster::NodeId& receiver, std::string_view topic,
-                                              const Bytes& payload) { send(receiver, topic, payload); });
+  const auto sender = [this](const cluster::NodeId& receiver, std::string_view topic, const Bytes& payload) {
+    send(receiver, topic, payload);
+  };
+  gateway_ = std::make_unique<Gateway>(*tasks_, static_cast<Directory&>(*this), clock_, sender);
+  relay_ = std::make_unique<Relay>(
+      Relay::Local{.generate =
+                       [this](GenerateRequest request, std::shared_ptr<GenerationListener> listener) {
+                         return gateway_->generate(std::move(request), std::move(listener));
+                       },
+                   .cancel = [this](GenerationId generation) { gateway_->cancel(generation); },
+                   .place = [this](const PlaceOptions& wanted,
+                                   JsonCallback done) { place_here(wanted, std::move(done)); }},
+      [this](const cluster::NodeId& node) { return node_name(node); }, clock_, sender);
   timer_ = std::make_unique<boost::asio::steady_timer>(io_);
 }
 
@@ -72,6 +82,7 @@ Result<> Node::start() {
   cluster_ = std::make_unique<cluster::Cluster>(bus_, clock_, static_cast<cluster::WorldEffects&>(*this),
                                                 own_fact());
   listen_to_topics();
+  listen_to_relays();
   SHOAL_TRY_VOID(cluster_->start());
   refresh_models();
   arm_timer();
@@ -137,6 +148,25 @@ void Node::listen_to_topics() {
   });
 }
 
+void Node::listen_to_relays() {
+  using cluster::NodeId;
+  on_message<AskMessage>(kAskTopic, [this](const NodeId& sender, AskMessage message) {
+    relay_->on_ask(sender, std::move(message));
+  });
+  on_message<HangUpMessage>(kHangUpTopic, [this](const NodeId& sender, const HangUpMessage& message) {
+    relay_->on_hang_up(sender, message);
+  });
+  on_message<HeardMessage>(kHeardTopic, [this](const NodeId& sender, HeardMessage message) {
+    relay_->on_heard(sender, std::move(message));
+  });
+  on_message<PlaceMessage>(kPlaceTopic, [this](const NodeId& sender, const PlaceMessage& message) {
+    relay_->on_place(sender, message);
+  });
+  on_message<PlacedMessage>(kPlacedTopic, [this](const NodeId& sender, PlacedMessage message) {
+    relay_->on_placed(sender, std::move(message));
+  });
+}
+
 // To ourselves through the loop, never within the call: whoever sends need not expect an answer before it is
 // done.
 void Node::send(const cluster::NodeId& receiver, std::string_view topic, const Bytes& payload) {
@@ -161,6 +191,7 @@ void Node::arm_timer() {
 void Node::tick() {
   cluster_->tick();
   gateway_->tick(clock_.now());
+  relay_->tick(clock_.now());
   ticks_ += 1;
   if (ticks_ % kTicksPerFigures == 1)
     for (const cluster::NodeFact& node : cluster_->nodes()) known_names_[node.id] = node.name;

@@ -20,6 +20,7 @@
 #include "serving/gateway.h"
 #include "serving/owner.h"
 #include "serving/probe.h"
+#include "serving/relay.h"
 #include "serving/service.h"
 #include "serving/task_pool.h"
 #include "serving/workers.h"
@@ -92,6 +93,7 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
 
   cluster::NodeFact own_fact() const;
   void listen_to_topics();
+  void listen_to_relays();
   template <class Message>
   void on_message(std::string_view topic, std::function<void(const cluster::NodeId&, Message)> handle);
   void send(const cluster::NodeId& receiver, std::string_view topic, const Bytes& payload);
@@ -112,6 +114,9 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   const cluster::InstanceFact* find_serving(const std::string& model_or_instance,
                                             const ModelCard& card) const;
   void tell_waiters(const std::string& instance, const Result<cluster::InstanceFact>& outcome);
+  // The node to ask for a model that we do not hold; nullopt when we do, or nobody does.
+  std::optional<cluster::NodeId> holder_elsewhere(const std::string& model_or_instance) const;
+  void place_here(const PlaceOptions& options, JsonCallback done);
   Error explain_missing(const std::string& model, const Error& error) const;
   NodeNames names() const;
   Json instance_report(const cluster::InstanceFact& instance) const;
@@ -136,6 +141,7 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   std::unique_ptr<TaskPool> tasks_;
   std::unique_ptr<CardShelf> shelf_;
   std::unique_ptr<Gateway> gateway_;
+  std::unique_ptr<Relay> relay_;
   std::unique_ptr<boost::asio::steady_timer> timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   uint64_t ticks_ = 0;

@@ -106,6 +106,7 @@ void Node::instance_changed(const std::string& instance, const cluster::Instance
 
 void Node::node_left(const cluster::NodeId& node) {
   gateway_->node_left(node);
+  relay_->node_left(node);
   for (auto& [instance, owner] : owners_) owner->gateway_left(node);
 }
 

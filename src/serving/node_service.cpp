@@ -9,9 +9,23 @@
 #include "serving/owner_metrics.h"
 
 namespace shoal::serving {
+namespace {
+
+// "x:latest" and "x" are the same model.
+std::string without_latest(std::string_view name) {
+  constexpr std::string_view kLatest = ":latest";
+  if (name.ends_with(kLatest)) name.remove_suffix(kLatest.size());
+  return std::string(name);
+}
+
+}  // namespace
 
 GenerationId Node::generate(GenerateRequest request, std::shared_ptr<GenerationListener> listener) {
-  if (cluster_) return gateway_->generate(std::move(request), std::move(listener));
+  if (cluster_) {
+    if (const std::optional<cluster::NodeId> holder = holder_elsewhere(request.model))
+      return relay_->ask(*holder, std::move(request), std::move(listener));
+    return gateway_->generate(std::move(request), std::move(listener));
+  }
   boost::asio::post(io_, [listener = std::move(listener), name = options_.name] {
     listener->on_error({ErrorCode::unavailable, fmt::format("node '{}' is stopping", name), ""});
   });
@@ -19,7 +33,22 @@ GenerationId Node::generate(GenerateRequest request, std::shared_ptr<GenerationL
 }
 
 void Node::cancel(GenerationId generation) {
+  if (Relay::is_relayed(generation)) return relay_->cancel(generation);
   gateway_->cancel(generation);
+}
+
+std::optional<cluster::NodeId> Node::holder_elsewhere(const std::string& model_or_instance) const {
+  const std::string name = without_latest(model_or_instance);
+  const cluster::InstanceFact* instance = cluster_->find_instance(name);
+  std::optional<cluster::NodeId> holder;
+  for (const cluster::NodeFact& node : cluster_->nodes())
+    for (const cluster::HeldModel& held : node.models) {
+      if (held.name != name && (instance == nullptr || held.digest != instance->digest)) continue;
+      if (node.id == bus_.self()) return std::nullopt;
+      // The owner is the best to ask: a hop less.
+      if (!holder || (instance != nullptr && node.id == instance->owner)) holder = node.id;
+    }
+  return holder;
 }
 
 void Node::find_card(const std::string& model_or_instance, CardCallback done) {
@@ -37,23 +66,14 @@ void Node::find_card(const std::string& model_or_instance, CardCallback done) {
   shelf_->find(model_or_instance, std::move(announced));
 }
 
-// A model that others hold needs other advice than one that nobody knows.
+// Near names are looked for among what the whole cluster holds.
 Error Node::explain_missing(const std::string& model, const Error& error) const {
   if (error.code != ErrorCode::not_found || !cluster_) return error;
   std::vector<std::string> names;
   for (const cluster::NodeFact& node : cluster_->nodes())
-    for (const cluster::HeldModel& held : node.models) {
-      if (held.name == model && node.id != bus_.self())
-        return {ErrorCode::unavailable,
-                fmt::format("model '{}' is held by node '{}' but not by '{}', which was asked", model,
-                            node.name, options_.name),
-                node.api_url.empty() ? "ask that node, or copy the model's files here"
-                                     : fmt::format("ask {}, or copy the model's files here", node.api_url)};
+    for (const cluster::HeldModel& held : node.models)
       if (std::ranges::find(names, held.name) == names.end()) names.push_back(held.name);
-    }
-  Error explained = error;
-  explained.hint = hub::nearest_names_hint(model, names);
-  return explained;
+  return {error.code, error.message, hub::nearest_names_hint(model, names)};
 }
 
 const cluster::InstanceFact* Node::find_serving(const std::string& model_or_instance,
@@ -139,6 +159,12 @@ void Node::place_card(std::shared_ptr<const ModelCard> card, const PlaceOptions&
 }
 
 void Node::place(const PlaceOptions& options, JsonCallback done) {
+  const std::optional<cluster::NodeId> holder = cluster_ ? holder_elsewhere(options.model) : std::nullopt;
+  if (holder) return relay_->place(*holder, options, std::move(done));
+  place_here(options, std::move(done));
+}
+
+void Node::place_here(const PlaceOptions& options, JsonCallback done) {
   find_card(
       options.model, [this, options, done = std::move(done)](Result<std::shared_ptr<const ModelCard>> card) {
         if (!card) return done(std::unexpected(card.error()));
@@ -158,9 +184,7 @@ void Node::place(const PlaceOptions& options, JsonCallback done) {
 }
 
 void Node::stop_instance(const std::string& instance_or_model, JsonCallback done) {
-  constexpr std::string_view kLatest = ":latest";
-  std::string name = instance_or_model;
-  if (name.ends_with(kLatest)) name.resize(name.size() - kLatest.size());
+  const std::string name = without_latest(instance_or_model);
   const cluster::InstanceFact* instance = cluster_ ? cluster_->find_instance(name) : nullptr;
   if (instance == nullptr) {
     std::vector<std::string> known;

@@ -30,23 +30,27 @@ class NodeTest : public ::testing::Test {
     io.poll();
   }
 
-  NodeOptions options(std::string name, uint64_t memory_bytes) {
+  static inline const std::filesystem::path kModels = std::filesystem::path(SHOAL_SOURCE_DIR) / "models/demo";
+
+  NodeOptions options(std::string name, uint64_t memory_bytes,
+                      const std::filesystem::path& models = kModels) {
     NodeOptions options;
     options.name = std::move(name);
-    options.model_roots = {std::filesystem::path(SHOAL_SOURCE_DIR) / "models/demo"};
+    options.model_roots = {models};
     options.memory_bytes = memory_bytes;
     options.listen_addresses = {"127.0.0.1"};
     options.figures = MachineFigures{10e9, 100e9};
     options.worker_factory = workers.factory();
     return options;
   }
-  void start(uint64_t memory_a, uint64_t memory_b) {
+  void start(uint64_t memory_a, uint64_t memory_b, const std::filesystem::path& models_b = kModels) {
     a = std::make_unique<Node>(io, options("alpha", memory_a), port_a);
-    b = std::make_unique<Node>(io, options("beta", memory_b), port_b);
+    b = std::make_unique<Node>(io, options("beta", memory_b, models_b), port_b);
+    const size_t expected = models_b == kModels ? 2 : 1;
     ASSERT_TRUE(a->start().has_value());
     ASSERT_TRUE(b->start().has_value());
     ASSERT_TRUE(run_until([&] {
-      return node_count(*a) == 2 && node_count(*b) == 2 && holders(*a) == 2 && holders(*b) == 2;
+      return node_count(*a) == 2 && node_count(*b) == 2 && holders(*a) == expected && holders(*b) == expected;
     })) << to_pretty_text(b->cluster());
   }
   template <class Condition>
@@ -269,6 +273,64 @@ TEST_F(NodeTest, UnknownModelsAndInstancesHintAtNearOnes) {
   b->stop_instance("nothing", [&](Result<Json> json) { stopped = std::move(json); });
   ASSERT_TRUE(stopped.has_value());
   EXPECT_EQ(stopped->error().code, ErrorCode::not_found);
+}
+
+TEST_F(NodeTest, ANodeWithoutTheModelPassesRequestsOn) {
+  start(kPlenty, kPlenty, "/nowhere");
+  for (const bool twice : {false, true}) {
+    network.twice = twice;
+    GenerateRequest request = scripted("A shard is a part of a model.");
+    request.stop = {" of a"};
+    const auto listener = generate(*b, request);
+    ASSERT_TRUE(run_until([&] { return listener->ended(); }));
+    EXPECT_EQ(listener->text, "A shard is a part") << (listener->error ? listener->error->text() : "");
+    EXPECT_EQ(listener->stop, " of a");
+    EXPECT_GT(listener->usage.completion_tokens, 0u);
+    settle();
+    EXPECT_EQ(listener->ends, 1);
+  }
+  EXPECT_EQ(workers.started, 1u);
+  network.twice = false;
+
+  const auto wrong = generate(*b, [&] {
+    GenerateRequest request = scripted("No.");
+    request.prompt = std::vector<int32_t>{-5};
+    return request;
+  }());
+  ASSERT_TRUE(run_until([&] { return wrong->ended(); }));
+  EXPECT_EQ(wrong->error->code, ErrorCode::invalid_argument);
+
+  const auto cancelled = generate(*b, endless());
+  ASSERT_TRUE(run_until([&] { return cancelled->tokens.size() > 5; }));
+  b->cancel(id);
+  ASSERT_TRUE(run_until([&] { return metric(*a, "shoal_active_sequences") == 0; }));
+  EXPECT_FALSE(cancelled->ended());
+
+  const auto lost = generate(*b, endless());
+  ASSERT_TRUE(run_until([&] { return lost->tokens.size() > 5; }));
+  network.cut(kA);
+  ASSERT_TRUE(run_until([&] { return lost->ended(); }));
+  EXPECT_EQ(lost->error->code, ErrorCode::unavailable);
+}
+
+TEST_F(NodeTest, ANodeWithoutTheModelCanHaveItPlacedAndWhoLeavesFreesWhatItAskedFor) {
+  start(kPlenty, kPlenty, "/nowhere");
+  for (const bool preview : {true, false}) {
+    std::optional<Result<Json>> placed;
+    b->place({.model = "shoal-demo:latest", .preview = preview, .minimum_nodes = 1, .context_tokens = {}},
+             [&](Result<Json> json) { placed = std::move(json); });
+    ASSERT_TRUE(run_until([&] { return placed.has_value(); }));
+    ASSERT_TRUE(placed->has_value()) << placed->error().text();
+  }
+  std::optional<Result<Json>> refused;
+  b->place({.model = "shoal-demo", .preview = true, .minimum_nodes = 1, .context_tokens = 1 << 20},
+           [&](Result<Json> json) { refused = std::move(json); });
+  ASSERT_TRUE(run_until([&] { return refused.has_value(); }));
+  EXPECT_EQ(refused->error().code, ErrorCode::invalid_argument);
+  const auto listener = generate(*b, endless());
+  ASSERT_TRUE(run_until([&] { return listener->tokens.size() > 5; }));
+  network.cut(kB);
+  ASSERT_TRUE(run_until([&] { return metric(*a, "shoal_active_sequences") == 0; }));
 }
 
 TEST_F(NodeTest, StoppingANodeEndsItsGenerations) {

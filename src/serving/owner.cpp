@@ -44,6 +44,7 @@ void InstanceOwner::submit(const cluster::NodeId& gateway, SubmitMessage message
                    "try again"});
   const Bytes accepted = AcceptMessage{.epoch = instance_.epoch, .request = request}.encode();
   if (by_key_.contains(key)) return ports_.send(gateway, kAcceptTopic, accepted);  // told twice
+  if (ended_.contains(key)) return;                                                // and late
   const auto outside = [this](int32_t token) {
     return token < 0 || static_cast<uint32_t>(token) >= vocabulary_size_;
   };
@@ -100,6 +101,7 @@ void InstanceOwner::gateway_left(const cluster::NodeId& gateway) {
 void InstanceOwner::forget(scheduler::SequenceId id) {
   const auto found = running_.find(id);
   if (found == running_.end()) return;
+  ended_.add(found->second.key);
   by_key_.erase(found->second.key);
   running_.erase(found);
 }

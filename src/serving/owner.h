@@ -11,6 +11,7 @@
 #include "cluster/facts.h"
 #include "scheduler/scheduler.h"
 #include "serving/messages.h"
+#include "serving/recent_keys.h"
 
 namespace shoal::serving {
 
@@ -65,6 +66,7 @@ class InstanceOwner {
   Ports ports_;
   scheduler::Scheduler scheduler_;
   std::map<Key, scheduler::SequenceId> by_key_;
+  RecentKeys<Key> ended_;
   std::unordered_map<scheduler::SequenceId, Running> running_;
   scheduler::SequenceId next_sequence_ = 1;
   Figures figures_;

@@ -98,6 +98,9 @@ TEST(InstanceOwner, ARequestToldTwiceRunsOnce) {
   owned.finish();
   EXPECT_EQ((owned.tokens[{"a", 1}].size()), 3u);
   EXPECT_EQ(owned.accepts.size(), 2u);
+  owned.owner.submit("a", Owned::request(1));
+  owned.finish();
+  EXPECT_EQ((owned.tokens[{"a", 1}].size()), 3u) << "told again after its end";
 }
 
 TEST(InstanceOwner, ResumedRequestGoesOnWhereItsTokensEnd) {
