@@ -45,7 +45,7 @@ class Cluster final : private BusListener {
   ~Cluster() override;
 
   Result<> start();
-  // Leaves: stops our workers and ends every pending call with `cancelled`.
+  // Leaves for good: stops our workers and ends every pending call with `cancelled`.
   void stop();
   void tick();                                         // at least every 100 ms
 

@@ -14,9 +14,23 @@ Reducer::Reducer(NodeFact self) : view_(std::move(self)), owner_(view_), host_(v
 
 Actions Reducer::apply(const Event& event, TimePoint now) {
   Actions out;
+  if (leaving_) {
+    refuse_while_leaving(event, out);
+    return out;
+  }
   std::visit([&](const auto& one) { on(one, now, out); }, event);
-  reconcile(now, out);
+  if (!leaving_) reconcile(now, out);
+  announce_changes(out);
+  publish_self(now, out);
   return out;
+}
+
+void Reducer::refuse_while_leaving(const Event& event, Actions& out) {
+  Error why{ErrorCode::cancelled, fmt::format("node {} is shutting down", view_.self().name), ""};
+  if (const auto* place = std::get_if<PlaceAsked>(&event))
+    out.push_back(PlaceDone{place->call, std::unexpected(why)});
+  if (const auto* stop = std::get_if<StopAsked>(&event))
+    out.push_back(StopDone{stop->call, std::unexpected(why)});
 }
 
 void Reducer::on(const Started&, TimePoint, Actions&) {
@@ -160,6 +174,7 @@ void Reducer::on(const Leaving&, TimePoint now, Actions& out) {
   owner_.end_all(why, now, out);
   host_.stop_all(out);
   waiters_.end_all(why, out);
+  leaving_ = true;
   urgency_ = Urgency::now;
 }
 
@@ -173,8 +188,6 @@ void Reducer::reconcile(TimePoint now, Actions& out) {
     if (!owned && !hosted) break;
   }
   waiters_.reconcile(now, out);
-  announce_changes(out);
-  publish_self(now, out);
 }
 
 void Reducer::announce_changes(Actions& out) {

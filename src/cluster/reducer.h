@@ -49,6 +49,7 @@ class Reducer {
   void on(const StopAsked& event, TimePoint now, Actions& out);
   void on(const Leaving& event, TimePoint now, Actions& out);
 
+  void refuse_while_leaving(const Event& event, Actions& out);
   Result<> hear_message(const MessageHeard& event, TimePoint now, Actions& out);
   Result<InstanceFact> propose(const PlaceAsked& asked) const;
   void reconcile(TimePoint now, Actions& out);
@@ -64,6 +65,7 @@ class Reducer {
   Urgency urgency_ = Urgency::now;
   TimePoint published_at_{};
   bool started_ = false;
+  bool leaving_ = false;  // nothing is begun or heard any more
 };
 
 }  // namespace shoal::cluster

@@ -330,9 +330,19 @@ TEST(Reducer, ProgressIsReportedNowAndThenButStatesAtOnce) {
 TEST(Reducer, LeavingEndsEverything) {
   Bench bench;
   bench.run(PlaceAsked{1, request(), kInstance, ""});
+  bench.join(node(kBeta));
+  InstanceFact other = instance(kBeta, {kBeta, kSelf});
+  other.id = "2222222222222222";
+  bench.hear(other);
   bench.run(Leaving{});
   EXPECT_EQ(bench.only<PlaceDone>().result.error().code, ErrorCode::cancelled);
-  EXPECT_EQ(bench.only<StopWorker>().worker.instance, kInstance);
+  EXPECT_EQ(bench.all<StopWorker>().size(), 2u);
+  EXPECT_TRUE(bench.reducer.view().self().workers.empty());
+  bench.hear(other);
+  EXPECT_TRUE(bench.actions.empty());
+  bench.run(PlaceAsked{2, request(), "3333333333333333", ""});
+  EXPECT_EQ(bench.only<PlaceDone>().result.error().code, ErrorCode::cancelled);
+  EXPECT_EQ(bench.actions.size(), 1u);
 }
 
 }  // namespace

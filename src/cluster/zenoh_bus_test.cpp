@@ -54,6 +54,7 @@ struct Node final : BusListener {
     ZenohOptions options;
     options.cluster = std::move(cluster);
     options.listen = "127.0.0.1";
+    options.lease_ms = 20'000;  // a test on a busy machine may stall
     return options;
   }
 

@@ -12,6 +12,7 @@ namespace shoal::cluster {
 namespace {
 
 constexpr uint16_t kPeerPorts = 4;  // tried at a peer given without a port
+constexpr uint32_t kKeepAlives = limits::kLeaseMs / limits::kHeartbeatMs;  // in a lease
 constexpr uint32_t kRetryMinimumMs = 500, kRetryMaximumMs = 2000;
 
 struct HostPort {
@@ -168,7 +169,7 @@ Result<std::string> zenoh_configuration(const ZenohOptions& options) {
                                          : fmt::format("{}", fmt::join(options.late_addresses, ","))}}},
            {"gossip", JsonObject{{"enabled", true}}}}},
       {"transport",
-       JsonObject{{"link", JsonObject{{"tx", JsonObject{{"lease", limits::kLeaseMs},
+       JsonObject{{"link", JsonObject{{"tx", JsonObject{{"lease", options.lease_ms},
                                                         {"keep_alive",
                                                          limits::kLeaseMs / limits::kHeartbeatMs}}}}}}}};
   return to_text(configuration);

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/limits.h"
 #include "base/result.h"
 
 namespace shoal::cluster {
@@ -25,7 +26,8 @@ struct ZenohOptions {
   std::string listen;              // numeric address, perhaps with a port; empty: all interfaces
   // IPv4 addresses that this machine got after the process started: Zenoh looks at the interfaces only once.
   std::vector<std::string> late_addresses;
-  bool multicast = true;  // off when `listen` is a loopback address
+  bool multicast = true;                 // off when `listen` is a loopback address
+  uint32_t lease_ms = limits::kLeaseMs;  // silence after which a node counts as having left
 };
 
 inline constexpr uint16_t kPortRangeSize = 16;
