@@ -1,6 +1,6 @@
-// The cluster as one node sees it: a thin driver around the pure reducer (cluster/reducer.h). It feeds bus events,
-// ticks and worker events in, and carries actions out: publishing facts through the Bus, and worker work through
-// WorldEffects, which the node implements. One thread: the node's event loop.
+// The cluster as one node sees it: a thin driver around the pure reducer (cluster/reducer.h). It feeds bus
+// events, ticks and worker events in, and carries actions out: publishing facts through the Bus, and worker
+// work through WorldEffects, which the node implements. One thread: the node's event loop.
 #pragma once
 
 #include <functional>
@@ -25,14 +25,15 @@ class WorldEffects {
   virtual ~WorldEffects() = default;
   virtual void start_worker(const InstanceFact& instance, uint32_t rank) = 0;
   virtual void connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank,
-                              const std::vector<std::string>& addresses, uint16_t port) = 0;  // of the next rank
+                              const std::vector<std::string>& addresses,
+                              uint16_t port) = 0;  // of the next rank
   virtual void stop_worker(const std::string& instance, uint32_t epoch, uint32_t rank) = 0;
-  // The owner's world is complete, or not any more. `instance_down` carries why (typed, for the clients) and comes
-  // only after `instance_up`.
+  // The owner's world is complete, or not any more. `instance_down` carries why (typed, for the clients) and
+  // comes only after `instance_up`.
   virtual void instance_up(const InstanceFact& instance) = 0;
   virtual void instance_down(const std::string& instance, uint32_t epoch, const Error& why) = 0;
-  // Any instance in the cluster changed or vanished (nullptr); gateways fail requests that its owner took along.
-  // `why` is set when it failed, stopped or vanished.
+  // Any instance in the cluster changed or vanished (nullptr); gateways fail requests that its owner took
+  // along. `why` is set when it failed, stopped or vanished.
   virtual void instance_changed(const std::string& instance, const InstanceFact* fact, const Error* why) = 0;
   virtual void node_left(const NodeId& node) = 0;
 };
@@ -47,9 +48,10 @@ class Cluster final : private BusListener {
   Result<> start();
   // Leaves for good: stops our workers and ends every pending call with `cancelled`.
   void stop();
-  void tick();                                         // at least every 100 ms
+  void tick();  // at least every 100 ms
 
-  // Changes to our own report: free memory, models held, measured figures. Its id and workers are not the caller's.
+  // Changes to our own report: free memory, models held, measured figures. Its id and workers are not the
+  // caller's.
   void update_self(const std::function<void(NodeFact&)>& change);
 
   void worker_listening(const std::string& instance, uint32_t epoch, uint32_t rank, uint16_t port);
@@ -60,13 +62,13 @@ class Cluster final : private BusListener {
 
   // Ranked placements for the nodes that are here now and hold the model.
   Result<std::vector<planner::Placement>> preview(const PlaceRequest& request) const;
-  // Plans, becomes the owner (the node of stage 0 is asked to own it when that is another node) and starts loading.
-  // `done` is called once: with the instance when it is ready, or with the Error that ended it.
+  // Plans, becomes the owner (the node of stage 0 is asked to own it when that is another node) and starts
+  // loading. `done` is called once: with the instance when it is ready, or with the Error that ended it.
   void place(const PlaceRequest& request, std::function<void(Result<InstanceFact>)> done);
   void stop_instance(const std::string& instance, std::function<void(Result<>)> done);
 
   const NodeFact& self() const;
-  std::vector<NodeFact> nodes() const;                 // alive, ourselves first, then by name
+  std::vector<NodeFact> nodes() const;  // alive, ourselves first, then by name
   std::vector<InstanceFact> instances() const;
   const InstanceFact* find_instance(std::string_view id_or_model) const;  // ready ones first
 

@@ -1,5 +1,5 @@
-// What nodes say of themselves and owners of their instances, as plain values with a JSON form. from_json() treats
-// its input as hostile: peers may be of another version, or malicious.
+// What nodes say of themselves and owners of their instances, as plain values with a JSON form. from_json()
+// treats its input as hostile: peers may be of another version, or malicious.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@
 namespace shoal::cluster {
 
 struct HeldModel {
-  std::string name;                       // as users ask for it
-  std::string digest;                     // of the files' headers and sizes: two nodes serve together only if equal
+  std::string name;    // as users ask for it
+  std::string digest;  // of the files' headers and sizes: two nodes serve together only if equal
   std::string architecture;
   uint64_t bytes = 0;
 };
@@ -28,24 +28,24 @@ struct WorkerFact {
   uint32_t epoch = 0;
   uint32_t rank = 0;
   WorkerState state = WorkerState::starting;
-  float progress = 0;                     // of loading, 0 to 1
-  uint16_t port = 0;                      // where the previous rank connects; 0 until known
-  std::optional<Error> error;             // when failed
+  float progress = 0;          // of loading, 0 to 1
+  uint16_t port = 0;           // where the previous rank connects; 0 until known
+  std::optional<Error> error;  // when failed
 };
 
 // Written by the node alone, under the fact name "node".
 struct NodeFact {
   NodeId id;
-  std::string name;                       // for people
+  std::string name;  // for people
   std::string version;
-  std::string api_url;                    // where its HTTP API answers, as seen by others; empty when loopback only
+  std::string api_url;  // where its HTTP API answers, as seen by others; empty when loopback only
   std::string cpu;
   uint32_t cores = 0;
   uint64_t total_memory_bytes = 0;
-  uint64_t free_memory_bytes = 0;         // that shoal may still use: --memory less what its workers hold
-  double decode_bytes_per_second = 0;     // measured
-  double prefill_flops_per_second = 0;    // measured
-  std::vector<std::string> addresses;     // numeric, where peers reach this node's workers, best first
+  uint64_t free_memory_bytes = 0;       // that shoal may still use: --memory less what its workers hold
+  double decode_bytes_per_second = 0;   // measured
+  double prefill_flops_per_second = 0;  // measured
+  std::vector<std::string> addresses;   // numeric, where peers reach this node's workers, best first
   std::vector<HeldModel> models;
   std::vector<WorkerFact> workers;
 };
@@ -54,7 +54,7 @@ struct StageFact {
   NodeId node;
   uint32_t first_layer = 0;
   uint32_t end_layer = 0;
-  uint64_t memory_bytes = 0;              // predicted
+  uint64_t memory_bytes = 0;  // predicted
 };
 
 enum class InstanceState : uint8_t { loading, ready, failed, stopped };
@@ -64,16 +64,16 @@ struct InstanceFact {
   std::string id;
   std::string model;
   std::string digest;
-  uint32_t epoch = 0;                     // a message or worker of an older epoch is dropped
+  uint32_t epoch = 0;  // a message or worker of an older epoch is dropped
   NodeId owner;
   InstanceState state = InstanceState::loading;
-  std::optional<Error> error;             // when failed
-  std::vector<StageFact> stages;          // pipeline order; rank r is stages[r]
+  std::optional<Error> error;     // when failed
+  std::vector<StageFact> stages;  // pipeline order; rank r is stages[r]
   uint32_t layer_count = 0;
   uint32_t context_tokens = 0;
   uint32_t kv_page_tokens = 0;
-  uint32_t kv_page_count = 0;             // the same on every stage
-  std::string secret;                     // for the Links of this epoch
+  uint32_t kv_page_count = 0;  // the same on every stage
+  std::string secret;          // for the Links of this epoch
   double predicted_tokens_per_second = 0;
 };
 

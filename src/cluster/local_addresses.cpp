@@ -7,6 +7,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 namespace shoal::cluster {
@@ -38,20 +39,19 @@ std::string numeric(const sockaddr& address) {
 std::vector<std::string> local_addresses() {
   ifaddrs* first = nullptr;
   if (getifaddrs(&first) != 0) return {"127.0.0.1"};
-  std::vector<std::pair<int, std::string>> ranked;
+  std::vector<std::tuple<int, size_t, std::string>> ranked;  // rank, position, address
   for (const ifaddrs* one = first; one; one = one->ifa_next) {
     if (!one->ifa_addr || (one->ifa_flags & IFF_UP) == 0 || (one->ifa_flags & IFF_LOOPBACK) != 0) continue;
     std::string text = numeric(*one->ifa_addr);
     if (text.empty()) continue;
     bool second = one->ifa_addr->sa_family == AF_INET6 || text.starts_with("169.254.");
     int rank = (is_virtual(one->ifa_name) ? 2 : 0) + (second ? 1 : 0);
-    ranked.emplace_back(rank, std::move(text));
+    ranked.emplace_back(rank, ranked.size(), std::move(text));
   }
   freeifaddrs(first);
-  std::stable_sort(ranked.begin(), ranked.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(ranked.begin(), ranked.end());
   std::vector<std::string> addresses;
-  for (auto& [rank, text] : ranked) addresses.push_back(std::move(text));
+  for (auto& [rank, position, text] : ranked) addresses.push_back(std::move(text));
   if (addresses.empty()) addresses.push_back("127.0.0.1");
   return addresses;
 }

@@ -147,7 +147,7 @@ void SimulatedNode::neighbour_lost(const std::string& instance, uint32_t epoch) 
         (!worker.next_connected && !worker.previous_connected))
       continue;
     later(world_.network.random_duration(Duration(0), milliseconds(50)), key,
-          [this, key = key](Worker&) { fail_worker(key, {ErrorCode::unavailable, "the link broke", ""}); });
+          [this, key](Worker&) { fail_worker(key, {ErrorCode::unavailable, "the link broke", ""}); });
   }
 }
 

@@ -75,7 +75,7 @@ void SimulatedNetwork::disturb(const NodeId& a, const NodeId& b) {
   for (auto [receiver, peer] : {Pair{a, b}, Pair{b, a}}) {
     Side& side = sides_[{receiver, peer}];
     if (!side.joined) {
-      after(delay(), [this, receiver = receiver, peer = peer, over] { establish(receiver, peer, over); });
+      after(delay(), [this, receiver, peer, over] { establish(receiver, peer, over); });
       continue;
     }
     side.connection = over;
@@ -88,7 +88,7 @@ void SimulatedNetwork::connect(const NodeId& a, const NodeId& b) {
   uint64_t over = connections_[std::minmax(a, b)] = next_connection_++;
   for (auto [receiver, peer] : {Pair{a, b}, Pair{b, a}}) {
     after(random_duration(milliseconds(1), milliseconds(600)),
-          [this, receiver = receiver, peer = peer, over] { establish(receiver, peer, over); });
+          [this, receiver, peer, over] { establish(receiver, peer, over); });
   }
 }
 
@@ -96,7 +96,7 @@ void SimulatedNetwork::disconnect(const NodeId& a, const NodeId& b, Duration det
   if (connections_.erase(std::minmax(a, b)) == 0) return;
   for (auto [receiver, peer] : {Pair{a, b}, Pair{b, a}}) {
     uint64_t over = sides_[{receiver, peer}].connection;
-    after(random_duration(Duration(0), detection), [this, receiver = receiver, peer = peer, over] {
+    after(random_duration(Duration(0), detection), [this, receiver, peer, over] {
       auto side = sides_.find({receiver, peer});
       if (side != sides_.end() && side->second.connection == over) leave(receiver, peer);
     });

@@ -168,10 +168,8 @@ Result<std::string> zenoh_configuration(const ZenohOptions& options) {
                                          ? "auto"
                                          : fmt::format("{}", fmt::join(options.late_addresses, ","))}}},
            {"gossip", JsonObject{{"enabled", true}}}}},
-      {"transport",
-       JsonObject{{"link", JsonObject{{"tx", JsonObject{{"lease", options.lease_ms},
-                                                        {"keep_alive",
-                                                         limits::kLeaseMs / limits::kHeartbeatMs}}}}}}}};
+      {"transport", JsonObject{{"link", JsonObject{{"tx", JsonObject{{"lease", options.lease_ms},
+                                                                     {"keep_alive", kKeepAlives}}}}}}}};
   return to_text(configuration);
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <numeric>
+#include <tuple>
 
 #include "planner/problem.h"
 #include "planner/search.h"
@@ -124,8 +125,10 @@ template <class Better>
 std::vector<uint32_t> ranked(const Problem& problem, Better better) {
   std::vector<uint32_t> order(problem.devices.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](uint32_t a, uint32_t b) { return better(problem.devices[a], problem.devices[b]); });
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    if (better(problem.devices[a], problem.devices[b])) return true;
+    return !better(problem.devices[b], problem.devices[a]) && a < b;
+  });
   return order;
 }
 
@@ -167,13 +170,14 @@ std::vector<Candidate> search_many(const Problem& problem) {
 void rank(const Problem& problem, std::vector<Candidate>& candidates) {
   std::erase_if(candidates,
                 [&](const Candidate& c) { return c.cuts.empty() || c.cuts.size() < problem.minimum_nodes; });
-  std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-    return a.cuts.size() != b.cuts.size() ? a.cuts.size() < b.cuts.size() : a.seconds < b.seconds;
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return std::tuple(a.cuts.size(), a.seconds) < std::tuple(b.cuts.size(), b.seconds);
   });
   auto same_count = [](const Candidate& a, const Candidate& b) { return a.cuts.size() == b.cuts.size(); };
   candidates.erase(std::unique(candidates.begin(), candidates.end(), same_count), candidates.end());
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.seconds < b.seconds; });
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return std::tuple(a.seconds, a.cuts.size()) < std::tuple(b.seconds, b.cuts.size());
+  });
   if (candidates.size() > kMostPlacements) candidates.resize(kMostPlacements);
 }
 
