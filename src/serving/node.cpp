@@ -49,6 +49,7 @@ Node::Node(boost::asio::io_context& io, NodeOptions options, cluster::Bus& bus)
                    .place = [this](const PlaceOptions& wanted,
                                    JsonCallback done) { place_here(wanted, std::move(done)); }},
       [this](const cluster::NodeId& node) { return node_name(node); }, clock_, sender);
+  search_ = std::make_unique<PeerSearch>(bus_.self(), [this] { return cluster_->nodes(); }, clock_, sender);
   timer_ = std::make_unique<boost::asio::steady_timer>(io_);
 }
 
@@ -165,6 +166,11 @@ void Node::listen_to_relays() {
   on_message<PlacedMessage>(kPlacedTopic, [this](const NodeId& sender, PlacedMessage message) {
     relay_->on_placed(sender, std::move(message));
   });
+  on_message<SeekMessage>(
+      kSeekTopic, [this](const NodeId& sender, const SeekMessage& message) { seek_for(sender, message); });
+  on_message<SoughtMessage>(kSoughtTopic, [this](const NodeId& sender, const SoughtMessage& message) {
+    search_->on_sought(sender, message);
+  });
 }
 
 // To ourselves through the loop, never within the call: whoever sends need not expect an answer before it is
@@ -192,6 +198,7 @@ void Node::tick() {
   cluster_->tick();
   gateway_->tick(clock_.now());
   relay_->tick(clock_.now());
+  search_->tick(clock_.now());
   ticks_ += 1;
   if (ticks_ % kTicksPerFigures == 1)
     for (const cluster::NodeFact& node : cluster_->nodes()) known_names_[node.id] = node.name;

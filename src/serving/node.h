@@ -19,6 +19,7 @@
 #include "serving/cluster_report.h"
 #include "serving/gateway.h"
 #include "serving/owner.h"
+#include "serving/peer_search.h"
 #include "serving/probe.h"
 #include "serving/relay.h"
 #include "serving/service.h"
@@ -111,6 +112,10 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   Result<cluster::PlaceRequest> fitting_request(const ModelCard& card, const PlaceOptions& options,
                                                 std::vector<planner::Placement>* placements) const;
   void place_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options, InstanceCallback done);
+  void preview_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options, JsonCallback done);
+  // Calls `then` once the other nodes were asked for a model that was named by path; at once for other names.
+  void gather_holders(const ModelCard& card, std::function<void()> then);
+  void seek_for(const cluster::NodeId& asker, const SeekMessage& message);
   const cluster::InstanceFact* find_serving(const std::string& model_or_instance,
                                             const ModelCard& card) const;
   void tell_waiters(const std::string& instance, const Result<cluster::InstanceFact>& outcome);
@@ -142,6 +147,7 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   std::unique_ptr<CardShelf> shelf_;
   std::unique_ptr<Gateway> gateway_;
   std::unique_ptr<Relay> relay_;
+  std::unique_ptr<PeerSearch> search_;
   std::unique_ptr<boost::asio::steady_timer> timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   uint64_t ticks_ = 0;

@@ -151,11 +151,41 @@ Result<cluster::PlaceRequest> Node::fitting_request(const ModelCard& card, const
   return std::unexpected(last);
 }
 
+void Node::gather_holders(const ModelCard& card, std::function<void()> then) {
+  if (!card.stored.name.contains('/')) return then();
+  search_->seek(card.stored.name, card.stored.digest, std::move(then));
+}
+
+// Another node wants to serve a model that it knows by this path.
+void Node::seek_for(const cluster::NodeId& asker, const SeekMessage& message) {
+  shelf_->find(message.name,
+               [this, asker, id = message.id](const Result<std::shared_ptr<const ModelCard>>& card) {
+                 if (!cluster_) return;
+                 if (card) announce((*card)->stored);
+                 send(asker, kSoughtTopic, SoughtMessage{.id = id, .found = card.has_value()}.encode());
+               });
+}
+
 void Node::place_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options,
                       InstanceCallback done) {
-  Result<cluster::PlaceRequest> request = fitting_request(*card, options, nullptr);
-  if (!request) return done(std::unexpected(request.error()));
-  cluster_->place(*request, std::move(done));
+  gather_holders(*card, [this, card, options, done = std::move(done)]() mutable {
+    Result<cluster::PlaceRequest> request = fitting_request(*card, options, nullptr);
+    if (!request) return done(std::unexpected(request.error()));
+    cluster_->place(*request, std::move(done));
+  });
+}
+
+void Node::preview_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options,
+                        JsonCallback done) {
+  gather_holders(*card, [this, card, options, done = std::move(done)] {
+    std::vector<planner::Placement> placements;
+    const Result<cluster::PlaceRequest> request = fitting_request(*card, options, &placements);
+    if (!request) return done(std::unexpected(request.error()));
+    JsonArray list;
+    for (const planner::Placement& placement : placements)
+      list.push_back(placement_json(placement, request->options, names()));
+    done(Json(JsonObject{{"model", request->model}, {"placements", std::move(list)}}));
+  });
 }
 
 void Node::place(const PlaceOptions& options, JsonCallback done) {
@@ -165,22 +195,15 @@ void Node::place(const PlaceOptions& options, JsonCallback done) {
 }
 
 void Node::place_here(const PlaceOptions& options, JsonCallback done) {
-  find_card(
-      options.model, [this, options, done = std::move(done)](Result<std::shared_ptr<const ModelCard>> card) {
-        if (!card) return done(std::unexpected(card.error()));
-        if (!options.preview)
-          return place_card(*card, options, [this, done](const Result<cluster::InstanceFact>& instance) {
-            if (!instance) return done(std::unexpected(instance.error()));
-            done(instance_report(*instance));
-          });
-        std::vector<planner::Placement> placements;
-        const Result<cluster::PlaceRequest> request = fitting_request(**card, options, &placements);
-        if (!request) return done(std::unexpected(request.error()));
-        JsonArray list;
-        for (const planner::Placement& placement : placements)
-          list.push_back(placement_json(placement, request->options, names()));
-        done(Json(JsonObject{{"model", request->model}, {"placements", std::move(list)}}));
-      });
+  find_card(options.model,
+            [this, options, done = std::move(done)](Result<std::shared_ptr<const ModelCard>> card) {
+              if (!card) return done(std::unexpected(card.error()));
+              if (options.preview) return preview_card(*card, options, std::move(done));
+              place_card(*card, options, [this, done](const Result<cluster::InstanceFact>& instance) {
+                if (!instance) return done(std::unexpected(instance.error()));
+                done(instance_report(*instance));
+              });
+            });
 }
 
 void Node::stop_instance(const std::string& instance_or_model, JsonCallback done) {

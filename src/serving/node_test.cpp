@@ -191,6 +191,33 @@ TEST_F(NodeTest, PlacesOverTwoNodesAndReportsIt) {
   ASSERT_TRUE(run_until([&] { return workers.running.empty(); }));
 }
 
+TEST_F(NodeTest, AModelNamedByPathIsPlacedOverNodesThatFindItToo) {
+  start(kPlenty, kPlenty, std::filesystem::temp_directory_path() / "shoal-no-models");
+  std::optional<Result<Json>> placed;
+  a->place({.model = std::filesystem::absolute(kModels / "shoal-demo-q8_0.gguf").string(),
+            .preview = false,
+            .minimum_nodes = 2,
+            .context_tokens = {}},
+           [&](Result<Json> json) { placed = std::move(json); });
+  ASSERT_TRUE(run_until([&] { return placed.has_value(); }));
+  ASSERT_TRUE(placed->has_value()) << placed->error().text();
+  EXPECT_EQ((*placed)->at("stages").as_array().size(), 2u);
+}
+
+TEST_F(NodeTest, ANodeThatDoesNotAnswerIsNotWaitedForLong) {
+  start(kPlenty, kPlenty, std::filesystem::temp_directory_path() / "shoal-no-models");
+  std::optional<Result<Json>> placed;
+  network.dropped_topics = {std::string(kSeekTopic)};
+  a->place({.model = std::filesystem::absolute(kModels / "shoal-demo-q8_0.gguf").string(),
+            .preview = false,
+            .minimum_nodes = 1,
+            .context_tokens = {}},
+           [&](Result<Json> json) { placed = std::move(json); });
+  ASSERT_TRUE(run_until([&] { return placed.has_value(); }));
+  ASSERT_TRUE(placed->has_value()) << placed->error().text();
+  EXPECT_EQ((*placed)->at("stages").as_array().size(), 1u);
+}
+
 TEST_F(NodeTest, CancelFreesTheSequenceAtTheOwner) {
   start(kPlenty, kTooLittle);
   const auto listener = generate(*b, endless());
