@@ -39,6 +39,9 @@ elseif(SHOAL_SANITIZER STREQUAL "thread")
 endif()
 
 option(SHOAL_FUZZ "Build the libFuzzer targets (clang)" OFF)
+if(SHOAL_FUZZ)
+  target_compile_options(shoal_options INTERFACE -fsanitize=fuzzer-no-link)  # every room reports its coverage
+endif()
 
 # A faster linker where there is one.
 if(NOT APPLE)

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/system.h"
-#include "serving/addresses.h"
+#include "cluster/local_addresses.h"
 
 namespace shoal::serving {
 namespace {
@@ -69,7 +69,7 @@ cluster::NodeFact Node::own_fact() const {
   fact.free_memory_bytes = memory_budget_bytes_;
   fact.decode_bytes_per_second = machine_.decode_bytes_per_second;
   fact.prefill_flops_per_second = machine_.prefill_flops_per_second;
-  fact.addresses = options_.listen_addresses.empty() ? reachable_addresses() : options_.listen_addresses;
+  fact.addresses = options_.listen_addresses.empty() ? cluster::local_addresses() : options_.listen_addresses;
   return fact;
 }
 

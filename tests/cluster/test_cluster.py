@@ -125,13 +125,13 @@ class OneAnswer(unittest.TestCase):
         """A model that no node could hold alone answers through every node's API, with a single node's tokens."""
         with tempfile.TemporaryDirectory() as scratch:
             path = pathlib.Path(scratch) / "synthetic.gguf"
-            size = make_model(path, DEMO_MODEL, layers=12, hidden=1024, feed_forward=3072, heads=16, kv_heads=8, head_dim=64)
+            size = make_model(path, DEMO_MODEL, layers=32, hidden=1024, feed_forward=4096, heads=16, kv_heads=8, head_dim=64)
             parameters = {"model": str(path), "max_tokens": 12}
             with cluster(1) as (_, nodes):
                 placed_over(nodes[0], 1, str(path), context=512)
                 expected = [nodes[0].answer("Hello", temperature=0, **parameters),
                             nodes[0].answer("Hello", temperature=1, seed=7, **parameters)]
-            for count, share in ((2, 0.8), (3, 0.62), (5, 0.42)):
+            for count, share in ((2, 0.85), (3, 0.68), (5, 0.55)):
                 memory = int(size * share)
                 with cluster(count, "--memory", memory) as (_, nodes):
                     status, body = nodes[0].place(str(path), context=512)
