@@ -5,6 +5,7 @@
 mod bus;
 mod confined;
 mod decoder;
+mod digest;
 mod errors;
 mod json;
 mod python;
