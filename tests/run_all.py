@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SANITIZED_ROOMS = ["base", "formats", "text", "link", "engine", "model", "runtime", "worker", "scheduler", "planner",
                    "cluster", "serving", "api"]
 SUITE_TIMEOUT_SECONDS = 900
+FUZZ_SECONDS = 60
 
 
 class Tally:
@@ -98,6 +100,25 @@ def run_python(name, path, environment, tally):
     tally.add(name, report["passed"], report["failures"], report["skipped"], time.monotonic() - started)
 
 
+def run_fuzzers(tally, wanted):
+    """Every libFuzzer target for FUZZ_SECONDS under the sanitizers."""
+    if not shutil.which("clang++-19"):
+        print("skipped fuzzing: clang++-19 is not installed")
+        tally.skipped += 1
+        return
+    build("fuzz", ["all"])
+    for program in sorted((ROOT / "build" / "fuzz" / "fuzz").glob("*_fuzz")):
+        if not wanted(program.name):
+            continue
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as scratch:
+            code, output = run([program, f"-max_total_time={FUZZ_SECONDS}", "-timeout=20", "-rss_limit_mb=2048", "-seed=1",
+                                f"-artifact_prefix={scratch}/"], dict(os.environ))
+        if code != 0:
+            print(output[-8000:])
+        tally.add(program.name, int(code == 0), [] if code == 0 else [f"(ended with code {code})"], 0, time.monotonic() - started)
+
+
 def suites(preset_directory, suffix=""):
     for program in sorted((preset_directory / "tests").glob("*_test")):
         yield program.name.removesuffix("_test") + suffix, program
@@ -138,6 +159,9 @@ def main():
         name = path.stem.removeprefix("test_")
         if name != "tidy" and wanted(name):
             run_python(name, path, environment, tally)
+
+    if arguments.all:
+        run_fuzzers(tally, wanted)
 
     for failure in tally.failures:
         print("failed:", failure)
