@@ -53,11 +53,7 @@ Result<tcp::acceptor> listen(asio::io_context& io, const std::string& numeric, u
 struct HttpServer::State : std::enable_shared_from_this<HttpServer::State> {
   State(asio::io_context& io_context, const HttpServerOptions& server_options,
         RequestHandler& request_handler)
-      : io(io_context),
-        options(server_options),
-        handler(&request_handler),
-        grace_timer(io_context),
-        retry_timer(io_context) {}
+      : io(io_context), options(server_options), handler(&request_handler), grace_timer(io_context) {}
 
   void accept(size_t index);
   void admit(tcp::socket socket);
@@ -69,9 +65,10 @@ struct HttpServer::State : std::enable_shared_from_this<HttpServer::State> {
   const HttpServerOptions options;
   RequestHandler* handler;
   std::vector<tcp::acceptor> acceptors;
+  std::vector<asio::steady_timer>
+      retry_timers;  // one of each acceptor: setting a timer cancels its last wait
   std::map<HttpSession*, std::weak_ptr<HttpSession>> sessions;
   asio::steady_timer grace_timer;
-  asio::steady_timer retry_timer;
   std::function<void()> on_stopped;
   bool stopping = false;
 };
@@ -86,8 +83,8 @@ void HttpServer::State::accept(size_t index) {
         }
         // Out of descriptors or the like: others may close theirs soon.
         log_warning("http", "cannot accept a connection: {}", error.message());
-        self->retry_timer.expires_after(kAcceptRetryDelay);
-        self->retry_timer.async_wait([self, index](const error_code& cancelled) {
+        self->retry_timers[index].expires_after(kAcceptRetryDelay);
+        self->retry_timers[index].async_wait([self, index](const error_code& cancelled) {
           if (!cancelled && !self->stopping) self->accept(index);
         });
       });
@@ -126,7 +123,7 @@ void HttpServer::State::stop(Duration grace, std::function<void()> done) {
   stopping = true;
   error_code ignored;
   for (auto& acceptor : acceptors) acceptor.close(ignored);
-  retry_timer.cancel();
+  for (auto& timer : retry_timers) timer.cancel();
   if (sessions.empty()) {
     if (done) asio::post(io, std::move(done));
     return;
@@ -163,6 +160,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(asio::io_context& io, cons
       return std::unexpected(std::move(second).error());
     }
   }
+  for (size_t i = 0; i < state->acceptors.size(); ++i) state->retry_timers.emplace_back(io);
   for (size_t i = 0; i < state->acceptors.size(); ++i) state->accept(i);
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(state)));
 }

@@ -7,7 +7,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <random>
+#include <sys/resource.h>
 #include <thread>
+#include <unistd.h>
 
 #include "api/api.h"
 #include "api/fake_service.h"
@@ -346,6 +348,30 @@ TEST_F(Server, StopsGracefullyAndCutsWhatDoesNotEnd) {
   stopped.get_future().wait();
   EXPECT_EQ(on_loop([this] { return service_.running(); }), 0U);
   EXPECT_FALSE(endless.read_all().contains("[DONE]"));
+}
+
+TEST_F(Server, EveryAddressAcceptsAgainAfterDescriptorsRanOut) {
+  api_ = std::make_unique<Api>(service_, AccessRules{});
+  auto server = HttpServer::start(io_, {.addresses = {"127.0.0.1", "127.0.0.2"}, .port = 0}, *api_);
+  if (!server) GTEST_SKIP() << server.error().text();
+  server_ = std::move(*server);
+  Client first(server_->port()), second(server_->port(), INADDR_LOOPBACK + 1);
+  first.send(kGetHealth);
+  second.send(kGetHealth);
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next_descriptor = ::dup(STDIN_FILENO);
+  ::close(next_descriptor);
+  const rlimit none{static_cast<rlim_t>(next_descriptor), before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  thread_ = std::thread([this] { io_.run(); });
+  for (int i = 0; i < 10; ++i) {
+    on_loop([] { return 0; });  // both have failed to accept by then
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_THAT(first.read_until("}"), StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(second.read_until("}"), StartsWith("HTTP/1.1 200"));
 }
 
 TEST_F(Server, NamesAPortThatIsTaken) {

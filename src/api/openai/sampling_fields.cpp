@@ -11,8 +11,6 @@
 namespace shoal::api::openai {
 namespace {
 
-constexpr size_t kMaxLogitBiases = 1024;
-
 void read_stop(Fields& fields, std::vector<std::string>& stop) {
   const Json* value = fields.any("stop");
   if (!value) return;
@@ -54,10 +52,10 @@ void read_stop(Fields& fields, std::vector<std::string>& stop) {
 void read_logit_bias(Fields& fields, runtime::SamplingParameters& sampling) {
   const JsonObject* biases = fields.object("logit_bias");
   if (!biases) return;
-  if (biases->size() > kMaxLogitBiases) {
+  if (biases->size() > limits::kMaxLogitBias) {
     return fields.fail("logit_bias",
                        fmt::format("Invalid 'logit_bias': {} tokens, but at most {} are taken.",
-                                   biases->size(), kMaxLogitBiases),
+                                   biases->size(), limits::kMaxLogitBias),
                        "object_above_max_properties");
   }
   for (const auto& member : *biases) {
