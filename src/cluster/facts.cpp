@@ -159,6 +159,19 @@ Result<> check_stages(const InstanceFact& fact) {
   return {};
 }
 
+// Whether others take the text: they refuse a whole fact for one that is too long or not UTF-8.
+bool can_be_told(std::string_view text, size_t limit) {
+  return text.size() <= limit && parse_json(to_text(Json(text)), "a text").has_value();
+}
+
+// As much of the text as can be told.
+std::string tellable(std::string_view text) {
+  std::string told(text.substr(0, kMaxTextBytes));
+  auto beyond_ascii = [](char c) { return static_cast<unsigned char>(c) >= 0x80; };
+  if (!can_be_told(told, kMaxTextBytes)) std::replace_if(told.begin(), told.end(), beyond_ascii, '?');
+  return told;
+}
+
 JsonObject to_json(const WorkerFact& worker) {
   JsonObject object{{"instance", worker.instance}, {"epoch", number(worker.epoch)},
                     {"rank", number(worker.rank)}, {"state", to_string(worker.state)},
@@ -185,7 +198,8 @@ bool is_live(InstanceState state) {
 }
 
 JsonObject to_json(const Error& error) {
-  return {{"code", to_string(error.code)}, {"message", error.message}, {"hint", error.hint}};
+  return {
+      {"code", to_string(error.code)}, {"message", tellable(error.message)}, {"hint", tellable(error.hint)}};
 }
 
 Result<Error> error_from_json(const JsonObject& object) {
@@ -201,6 +215,7 @@ JsonObject to_json(const NodeFact& fact) {
   JsonArray addresses, models, workers;
   for (const std::string& one : fact.addresses) addresses.emplace_back(one);
   for (const HeldModel& model : fact.models) {
+    if (models.size() == kMaxModels || !can_be_told(model.name, kMaxNameBytes)) continue;
     models.push_back(JsonObject{{"name", model.name},
                                 {"digest", model.digest},
                                 {"architecture", model.architecture},

@@ -54,6 +54,23 @@ Result<InstanceFact> read_instance(std::string_view text) {
   return instance_fact_from_json(object);
 }
 
+TEST(Facts, WhatOthersWouldRefuseDoesNotTakeTheWholeFactAlong) {
+  NodeFact fact = full_node();
+  fact.workers[0].error = Error{ErrorCode::malformed, std::string(10000, 'x'), "tensor [\xff] of \xc3"};
+  fact.models.push_back({std::string(600, 'n'), "d2", "llama", 1});
+  fact.models.push_back({"model\xff", "d3", "llama", 1});
+  const auto read = read_node(to_text(to_json(fact)));
+  ASSERT_TRUE(read.has_value()) << read.error().text();
+  ASSERT_TRUE(read->workers.at(0).error.has_value());
+  EXPECT_EQ(read->workers[0].error->message, std::string(4096, 'x'));
+  EXPECT_EQ(read->workers[0].error->hint, "tensor [?] of ?");
+  ASSERT_EQ(read->models.size(), 1u);
+  EXPECT_EQ(read->models[0].name, "demo");
+  InstanceFact instance = full_instance();
+  instance.error = Error{ErrorCode::unavailable, "rank 0 on node küche failed", ""};
+  EXPECT_EQ(read_instance(to_text(to_json(instance)))->error->message, "rank 0 on node küche failed");
+}
+
 // What a change to a good fact's JSON does to its reading.
 Result<InstanceFact> changed_instance(const std::function<void(JsonObject&)>& change) {
   JsonObject object = to_json(full_instance());
