@@ -44,7 +44,9 @@ Result<> InstanceOwner::own(InstanceFact fact, TimePoint now, Actions& out) {
   auto ended =
       std::find_if(ended_.begin(), ended_.end(), [&](const auto& one) { return one.first == fact.id; });
   if (ended != ended_.end()) return std::unexpected(ended->second);
-  if (fact.owner != view_.self_id() || fact.state != InstanceState::loading || fact.epoch == 0) {
+  // Steps go in at stage 0, so its node is the one that can drive them.
+  bool ours = fact.owner == view_.self_id() && fact.stages.front().node == fact.owner;
+  if (!ours || fact.state != InstanceState::loading || fact.epoch == 0) {
     return fail(ErrorCode::invalid_argument, fmt::format("instance {} is not for this node to own", fact.id));
   }
   Error refusal;

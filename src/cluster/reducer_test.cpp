@@ -232,6 +232,14 @@ TEST(Reducer, ALateProposalOfWhatWasStoppedIsRefused) {
   EXPECT_EQ(bench.only<SendMessage>().topic, kRefusedTopic);
 }
 
+TEST(Reducer, OnlyTheNodeOfStageZeroTakesAnInstanceToOwn) {
+  Bench bench;
+  bench.join(node(kBeta));
+  bench.message(kBeta, kPlaceTopic, to_json(instance(kSelf, {kBeta, kSelf})));
+  EXPECT_EQ(bench.only<SendMessage>().topic, kRefusedTopic);
+  EXPECT_TRUE(bench.all<StartWorker>().empty());
+}
+
 TEST(Reducer, AskingAnOwnerIsRepeatedAndEndsInTime) {
   Bench bench;
   NodeFact fast = node(kBeta);
