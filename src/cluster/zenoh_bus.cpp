@@ -84,9 +84,6 @@ class ZenohBus::Peers final : public ZenohListener, public std::enable_shared_fr
   Result<> start(BusListener& listener) {
     listener_ = &listener;
     Result<> opened = open();
-    // Nodes that start at the same time may choose the same free port; all but one choose again.
-    for (int again = 0; again < kOpenAgain && !opened && opened.error().code == ErrorCode::io; ++again)
-      opened = open();
     if (!opened) listener_ = nullptr;
     return opened;
   }
@@ -166,6 +163,14 @@ class ZenohBus::Peers final : public ZenohListener, public std::enable_shared_fr
   }
 
   Result<> open() {
+    Result<> opened = try_open();
+    // Nodes that start at the same time may choose the same free port; all but one choose again.
+    for (int again = 0; again < kOpenAgain && !opened && opened.error().code == ErrorCode::io; ++again)
+      opened = try_open();
+    return opened;
+  }
+
+  Result<> try_open() {
     SHOAL_TRY(std::string configuration, zenoh_configuration(options_));
     SHOAL_TRY(session_, ZenohSession::open(configuration, options_.cluster, self_, shared_from_this()));
     return {};
