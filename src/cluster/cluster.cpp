@@ -175,6 +175,10 @@ std::vector<NodeFact> Cluster::nodes() const {
   return all;
 }
 
+std::string Cluster::node_name(const NodeId& node) const {
+  return state_->reducer.view().name_of(node);
+}
+
 std::vector<InstanceFact> Cluster::instances() const {
   std::vector<InstanceFact> all;
   for (const auto& [id, fact] : state_->reducer.view().instances()) all.push_back(*fact);

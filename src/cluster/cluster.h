@@ -68,7 +68,8 @@ class Cluster final : private BusListener {
   void stop_instance(const std::string& instance, std::function<void(Result<>)> done);
 
   const NodeFact& self() const;
-  std::vector<NodeFact> nodes() const;  // alive, ourselves first, then by name
+  std::vector<NodeFact> nodes() const;              // alive, ourselves first, then by name
+  std::string node_name(const NodeId& node) const;  // for people; see View::name_of
   std::vector<InstanceFact> instances() const;
   const InstanceFact* find_instance(std::string_view id_or_model) const;  // ready ones first
 

@@ -125,9 +125,10 @@ const InstanceFact* View::find_instance(std::string_view id_or_model) const {
   return found;
 }
 
-std::string View::name_of(const NodeId& node) const {
-  auto found = names_.find(node);
-  return found != names_.end() && !found->second.empty() ? found->second : node;
+std::string View::name_of(const NodeId& id) const {
+  if (const NodeFact* fact = node(id); fact && !fact->name.empty()) return fact->name;
+  auto found = names_.find(id);
+  return found != names_.end() && !found->second.empty() ? found->second : id;
 }
 
 uint64_t View::promised_bytes(const NodeFact& node,

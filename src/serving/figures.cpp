@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/limits.h"
+#include "serving/codec.h"
 
 namespace shoal::serving {
 
@@ -20,7 +21,7 @@ Bytes FiguresMessage::encode() const {
 Result<FiguresMessage> FiguresMessage::decode(ByteView bytes) {
   ByteReader reader(bytes);
   FiguresMessage message;
-  SHOAL_TRY(message.instance, reader.read_text(4096));
+  SHOAL_TRY(message.instance, reader.read_text(kMaxNameBytes));
   SHOAL_TRY(message.epoch, reader.read<uint32_t>());
   SHOAL_TRY(message.tokens_per_second, reader.read<double>());
   SHOAL_TRY(message.waiting, reader.read<uint32_t>());
@@ -29,7 +30,7 @@ Result<FiguresMessage> FiguresMessage::decode(ByteView bytes) {
   if (!std::isfinite(message.tokens_per_second)) return fail(ErrorCode::malformed, "a rate is not finite");
   for (const double value : message.stage_milliseconds)
     if (!std::isfinite(value)) return fail(ErrorCode::malformed, "a step time is not finite");
-  if (reader.remaining() != 0) return fail(ErrorCode::malformed, "bytes follow the message");
+  SHOAL_TRY_VOID(check_end(reader));
   return message;
 }
 

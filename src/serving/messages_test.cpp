@@ -5,6 +5,7 @@
 
 #include "serving/figures.h"
 #include "serving/journal.h"
+#include "serving/peer_search.h"
 #include "serving/relay_messages.h"
 
 namespace shoal::serving {
@@ -164,6 +165,22 @@ TEST(RelayMessages, HostileBytesAreErrors) {
                                            .encode());
   expect_survives_damage<PlacedMessage>(
       PlacedMessage{.id = 1, .outcome = Json(JsonObject{{"a", 1}})}.encode());
+}
+
+TEST(SearchMessages, ComeBackAsTheyWereAndHostileBytesAreErrors) {
+  const Bytes seek = SeekMessage{.id = 7, .name = "/models/demo.gguf"}.encode();
+  EXPECT_EQ(SeekMessage::decode(seek)->id, 7u);
+  EXPECT_EQ(SeekMessage::decode(seek)->name, "/models/demo.gguf");
+  expect_survives_damage<SeekMessage>(seek);
+  EXPECT_FALSE(
+      SeekMessage::decode(SeekMessage{.id = 7, .name = std::string(4097, 'x')}.encode()).has_value());
+  const Bytes sought = SoughtMessage{.id = 7, .found = true}.encode();
+  EXPECT_EQ(SoughtMessage::decode(sought)->id, 7u);
+  EXPECT_TRUE(SoughtMessage::decode(sought)->found);
+  expect_survives_damage<SoughtMessage>(sought);
+  Bytes neither = sought;
+  neither.back() = std::byte{2};
+  EXPECT_FALSE(SoughtMessage::decode(neither).has_value()) << "a flag is 0 or 1";
 }
 
 TEST(Journal, RepeatedTokensAreDroppedAndMissingOnesNoticed) {

@@ -93,11 +93,12 @@ Result<> Node::start() {
 void Node::stop() {
   if (!cluster_) return;
   timer_->cancel();
-  gateway_->fail_all({ErrorCode::unavailable, fmt::format("node '{}' is stopping", options_.name), ""});
-  for (auto& [instance, owner] : owners_)
-    owner->fail_all(
-        {ErrorCode::unavailable, fmt::format("node '{}' is stopping", options_.name), "try again"});
+  const Error why{ErrorCode::unavailable, fmt::format("node '{}' is stopping", options_.name), ""};
+  gateway_->fail_all(why);
+  relay_->fail_all(why);
+  for (auto& [instance, owner] : owners_) owner->fail_all({why.code, why.message, "try again"});
   cluster_->stop();
+  search_->end_all();  // what was about to be placed hears from the cluster that we are leaving
   tasks_->close();
   alive_.reset();  // nothing that is still posted finds us
   owners_.clear();
@@ -145,7 +146,7 @@ void Node::listen_to_topics() {
   });
   on_message<FiguresMessage>(kFiguresTopic, [this](const NodeId& sender, FiguresMessage message) {
     const cluster::InstanceFact* instance = cluster_->find_instance(message.instance);
-    if (instance != nullptr && instance->owner == sender) figures_[message.instance] = std::move(message);
+    if (instance != nullptr && instance->owner == sender) figures_[instance->id] = std::move(message);
   });
 }
 
@@ -200,8 +201,6 @@ void Node::tick() {
   relay_->tick(clock_.now());
   search_->tick(clock_.now());
   ticks_ += 1;
-  if (ticks_ % kTicksPerFigures == 1)
-    for (const cluster::NodeFact& node : cluster_->nodes()) known_names_[node.id] = node.name;
   if (ticks_ % kTicksPerFigures == 0) broadcast_figures();
   if (ticks_ % kTicksPerModels == 0) refresh_models();
 }

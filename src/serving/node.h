@@ -141,8 +141,7 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   std::map<std::string, std::vector<InstanceCallback>> waiting_for_instance_;  // by instance
   std::map<std::string, std::vector<InstanceCallback>> placing_;  // by model digest, for requests
   std::map<std::string, FiguresMessage> figures_;                 // by instance, told by owners
-  std::map<std::string, int64_t> created_;              // Unix seconds, by digest of what is held here
-  std::map<cluster::NodeId, std::string> known_names_;  // of those that left, too
+  std::map<std::string, int64_t> created_;  // Unix seconds, by digest of what is held here
   std::unique_ptr<TaskPool> tasks_;
   std::unique_ptr<CardShelf> shelf_;
   std::unique_ptr<Gateway> gateway_;

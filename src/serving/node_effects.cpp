@@ -94,7 +94,10 @@ void Node::instance_down(const std::string& instance, uint32_t epoch, const Erro
 void Node::instance_changed(const std::string& instance, const cluster::InstanceFact* fact,
                             const Error* why) {
   gateway_->instance_changed(instance, fact, why);
-  if (fact == nullptr) figures_.erase(instance);
+  if (fact == nullptr) {
+    figures_.erase(instance);
+    vocabularies_.erase(instance);
+  }
   if (fact != nullptr && fact->state == cluster::InstanceState::loading) return;
   if (fact != nullptr && fact->state == cluster::InstanceState::ready)
     return tell_waiters(instance, cluster::InstanceFact(*fact));

@@ -250,11 +250,7 @@ NodeNames Node::names() const {
 }
 
 std::string Node::node_name(const cluster::NodeId& node) const {
-  if (cluster_)
-    for (const cluster::NodeFact& fact : cluster_->nodes())
-      if (fact.id == node) return fact.name;
-  const auto known = known_names_.find(node);
-  return known == known_names_.end() ? node : known->second;
+  return cluster_ ? cluster_->node_name(node) : node;
 }
 
 Json Node::instance_report(const cluster::InstanceFact& instance) const {

@@ -376,6 +376,29 @@ TEST_F(NodeTest, StoppingANodeEndsItsGenerations) {
   EXPECT_EQ(late->error->code, ErrorCode::unavailable);
 }
 
+TEST_F(NodeTest, StoppingANodeEndsWhatItAskedOthersFor) {
+  start(kPlenty, kPlenty, "/nowhere");
+  workers.hold_results = true;
+  const auto listener = generate(*b, endless());
+  ASSERT_TRUE(run_until([&] { return metric(*a, "shoal_active_sequences") == 1; }));
+  network.dropped_topics = {std::string(kPlacedTopic), std::string(kSeekTopic)};
+  std::optional<Result<Json>> elsewhere, by_path;
+  b->place({.model = "shoal-demo", .preview = true, .minimum_nodes = 1, .context_tokens = {}},
+           [&](Result<Json> json) { elsewhere = std::move(json); });
+  const std::string path = std::filesystem::absolute(kModels / "shoal-demo-q8_0.gguf").string();
+  b->place({.model = path, .preview = false, .minimum_nodes = 1, .context_tokens = {}},
+           [&](Result<Json> json) { by_path = std::move(json); });
+  ASSERT_TRUE(run_until([&] { return to_text(b->cluster()).contains(path); })) << "it begins to look for it";
+  b->stop();
+  EXPECT_EQ(listener->ends, 1);
+  EXPECT_EQ(listener->error->code, ErrorCode::unavailable);
+  ASSERT_TRUE(elsewhere.has_value());
+  EXPECT_EQ(elsewhere->error().code, ErrorCode::unavailable);
+  ASSERT_TRUE(by_path.has_value());
+  EXPECT_FALSE(by_path->has_value());
+  ASSERT_TRUE(run_until([&] { return metric(*a, "shoal_active_sequences") == 0; }));
+}
+
 TEST(Probe, MeasuresSomethingPlausible) {
   const MachineFigures figures = measure_machine(2);
   EXPECT_GT(figures.decode_bytes_per_second, 1e8);

@@ -1,6 +1,7 @@
 #include "serving/peer_search.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "serving/codec.h"
 
@@ -84,6 +85,10 @@ void PeerSearch::tick(TimePoint now) {
     next = searches_.erase(next);
   }
   for (const std::function<void()>& done : ended) done();
+}
+
+void PeerSearch::end_all() {
+  for (const auto& [id, search] : std::exchange(searches_, {})) search.done();
 }
 
 }  // namespace shoal::serving

@@ -48,6 +48,7 @@ class PeerSearch {
 
   void on_sought(const cluster::NodeId& sender, const SoughtMessage& message);
   void tick(TimePoint now);  // also ends what waits for facts and nodes
+  void end_all();            // no answer will come any more
 
   static constexpr Duration kPatience = seconds(3);  // a large model's headers from a slow disk
 

@@ -1,6 +1,7 @@
 #include "serving/relay.h"
 
 #include <fmt/format.h>
+#include <utility>
 #include <vector>
 
 #include "base/system.h"
@@ -161,7 +162,7 @@ void Relay::node_left(const cluster::NodeId& node) {
 }
 
 void Relay::fail_all(const Error& why) {
-  while (!asked_.empty()) fail(asked_.begin()->first, why);
+  for (const auto& [id, asked] : std::exchange(asked_, {})) asked.listener->on_error(why);
   for (const auto& [id, placing] : std::exchange(placing_, {})) placing.done(std::unexpected(why));
 }
 
