@@ -163,6 +163,7 @@ void Worker::connect_ring() {
   auto* connect = std::get_if<ConnectRequest>(&message);
   if (!connect) leave_failed({ErrorCode::malformed, "the node sent steps before it connected the ring", ""});
   ring_ = must(ring_builder_->connect(connect->next));
+  ring_builder_.reset();  // nobody else is to call: stop listening
 }
 
 // Rank 0 runs what the node sends; to the others it has only one more thing to say.

@@ -204,6 +204,15 @@ TEST_F(WorkerProcess, SeveralStepsInFlightComeBackInOrderWithTheRightTokens) {
     EXPECT_EQ(answers[i], expected(prompts[i], kRounds)) << "sequence " << i;
 }
 
+TEST_F(WorkerProcess, NobodyListensOnceTheRingIsClosed) {
+  start_ready_world(2);
+  for (const Rank& rank : ranks) {
+    const SocketAddress address = SocketAddress::parse("127.0.0.1", rank.recorder->port).value();
+    EXPECT_FALSE(connect_tcp(address, std::chrono::steady_clock::now() + seconds(2)).has_value());
+  }
+  EXPECT_EQ(generate(kPrompt, 2), expected(kPrompt, 2));
+}
+
 TEST_F(WorkerProcess, AStepOfAnotherEpochIsDropped) {
   start_ready_world(2);
   runtime::Step stale;
