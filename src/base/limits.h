@@ -61,6 +61,7 @@ inline constexpr uint64_t kMaxFrameBytes = 256 * kMiB;        // one Link frame
 inline constexpr uint64_t kMaxControlMessageBytes = 64 * kMiB;  // node <-> worker, node <-> node
 inline constexpr uint64_t kMaxStepRows = 8192;
 inline constexpr uint64_t kMaxNodes = 256;
+inline constexpr uint32_t kMaxThreads = 512;                  // that compute in one process
 
 // Failure detection.
 inline constexpr uint32_t kLeaseMs = 2'000;                   // silence after which a node or Link counts as lost

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <string>
 
+#include "base/limits.h"
 #include "base/memory.h"
 #include "base/system.h"
 #include "cli/ask_commands.h"
@@ -39,6 +40,12 @@ inline CLI::Option* add_bytes(CLI::App& app, const std::string& name, uint64_t& 
           },
           description)
       ->type_name("BYTES");
+}
+
+inline CLI::Option* add_threads(CLI::App& app, uint32_t& threads, const std::string& description) {
+  return app.add_option("--threads", threads, description)
+      ->check(within(0U, limits::kMaxThreads))
+      ->type_name("N");
 }
 
 inline void add_ask_flags(CLI::App& app, AskOptions& ask) {

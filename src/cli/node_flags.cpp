@@ -51,8 +51,7 @@ void add_serve(CLI::App& app, int& exit_code) {
   add_data_flag(*command, options->data_directory);
   with_twin(add_bytes(*command, "--memory", options->memory_bytes,
                       "Memory that models may take, such as 8GiB; default most of what is free"));
-  with_twin(command->add_option("--threads", options->threads, "Threads that compute; default all cores"))
-      ->type_name("N");
+  with_twin(add_threads(*command, options->threads, "Threads that compute; default all cores"));
   with_twin(command->add_option("--model", options->model, "Serve this model at once: a name or a path"))
       ->type_name("MODEL");
   with_twin(command->add_option("--min-nodes", options->minimum_nodes,
@@ -84,9 +83,7 @@ void add_run(CLI::App& app, int& exit_code) {
   add_ask_flags(*command, options->ask);
   with_twin(add_bytes(*command, "--memory", options->memory_bytes,
                       "Memory of a node that has to be started for this"));
-  with_twin(
-      command->add_option("--threads", options->threads, "Threads of a node that has to be started for this"))
-      ->type_name("N");
+  with_twin(add_threads(*command, options->threads, "Threads of a node that has to be started for this"));
   command->footer(
       "When no node answers at the URL, one is started inside this process for as long as the chat lasts.");
   command->callback([options, &exit_code] { exit_code = run_chat(*options); });

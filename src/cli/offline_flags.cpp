@@ -27,17 +27,15 @@ void add_logits(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command->add_option("--generate", options->generate, "Print so many greedy tokens instead of logits")
       ->type_name("N");
-  command->add_option("--kv", options->kv, "Type of the KV cache: f32, f16 or q8")
+  command->add_option("--kv", options->kv, "Type of the KV cache: f32 or f16")
       ->type_name("TYPE")
       ->capture_default_str();
-  command
-      ->add_option("--isa", options->isa,
-                   "Kernels: portable, avx2, avx512, amx or neon; default the fastest here")
+  command->add_option("--isa", options->isa, "Kernels: portable, avx2 or avx512; default the fastest here")
       ->type_name("NAME");
   command->add_option("--chunk", options->chunk, "Prompt tokens of one step")
       ->type_name("N")
       ->capture_default_str();
-  command->add_option("--threads", options->threads, "Threads; 0 means all cores")->type_name("N");
+  add_threads(*command, options->threads, "Threads; 0 means all cores");
   add_json_flag(*command, options->json);
   command->callback([options, &exit_code] { exit_code = run_logits(*options); });
 }

@@ -22,7 +22,11 @@ Result<std::string> read_or_make_id(const std::filesystem::path& file) {
     if (is_node_id(*kept)) return std::move(*kept);
   }
   const std::string id = fmt::format("{:016x}", random_u64());
-  SHOAL_TRY_VOID(write_file_atomically(file, as_bytes(id + "\n")));
+  if (auto written = write_file_atomically(file, as_bytes(id + "\n")); !written) {
+    return fail(
+        written.error().code, written.error().message,
+        "see that its disk has space and may be written to, or choose another directory with --data DIR");
+  }
   return id;
 }
 
