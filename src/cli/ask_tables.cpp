@@ -102,6 +102,7 @@ std::string instances_table(const Json& cluster) {
                {"WAITING", Align::right},
                {"ID"}});
   for (const Json& instance : list(cluster, "instances")) {
+    if (text(instance, "state") == "stopped") continue;  // as wished; a failure is told while it is there
     table.add({text(instance, "model"), state_in_words(cluster, instance), stages_in_words(instance),
                text(instance, "context_tokens"), decimal(instance, "measured_tokens_per_second", 1),
                decimal(instance, "predicted_tokens_per_second", 1), text(instance, "active_sequences"),

@@ -1,6 +1,7 @@
 // Words, flags, tables and streams of the commands, without a node.
 #include <cstdlib>
 #include <filesystem>
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -187,6 +188,16 @@ TEST(ClusterWatch, SaysWhatChanged) {
       watch.look(json(
           R"({"self":"aa","nodes":[{"id":"aa","name":"ada"}],"instances":[{"id":"i1","model":"m","state":"failed","error":{"message":"bob left"}}]})")),
       ElementsAre("- bob left", "  m failed: bob left"));
+}
+
+TEST(Tables, InstancesThatWereStoppedAreLeftOutAndFailuresAreTold) {
+  const auto with_state = [](std::string_view state) {
+    return json(fmt::format(
+        R"({{"instances":[{{"id":"i1","model":"m","state":"{}","error":{{"message":"bob left"}}}}]}})",
+        state));
+  };
+  EXPECT_THAT(instances_table(with_state("failed")), HasSubstr("failed: bob left"));
+  EXPECT_THAT(instances_table(with_state("stopped")), HasSubstr("no model is being served"));
 }
 
 TEST(ChatStream, ReadsEventsCutAnywhere) {
