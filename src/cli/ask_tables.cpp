@@ -23,7 +23,7 @@ const JsonArray& list(const Json& value, std::string_view name) {
 std::string text(const Json& value, std::string_view name) {
   const Json* found = member(value, name);
   if (!found) return "-";
-  if (found->is_string()) return found->get_string().empty() ? "-" : std::string(found->get_string());
+  if (found->is_string()) return found->get_string().empty() ? "-" : printable(found->get_string());
   return to_text(*found);
 }
 
@@ -132,7 +132,7 @@ std::string nodes_table(const Json& cluster) {
                bytes(node, "free_memory_bytes"), bytes(node, "total_memory_bytes"),
                decimal(node, "decode_bytes_per_second", 1, 1e-9),
                decimal(node, "prefill_flops_per_second", 0, 1e-9), models.empty() ? "-" : models,
-               addresses.empty() || !addresses[0].is_string() ? "-" : std::string(addresses[0].get_string()),
+               addresses.empty() || !addresses[0].is_string() ? "-" : printable(addresses[0].get_string()),
                text(node, "id")});
   }
   return table.text();
@@ -168,8 +168,7 @@ std::string placements_text(const Json& preview) {
     }
     out += table.text();
     for (const Json& reason : list(placement, "reasons")) {
-      out +=
-          fmt::format("   - {}\n", reason.is_string() ? std::string(reason.get_string()) : to_text(reason));
+      out += fmt::format("   - {}\n", reason.is_string() ? printable(reason.get_string()) : to_text(reason));
     }
   }
   return out.empty() ? "no placement was found\n" : out;

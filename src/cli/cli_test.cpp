@@ -66,6 +66,7 @@ TEST(CommandLine, MissingAndWrongValuesAreNamed) {
   expect_refused({"serve", "--port", "x"}, 2, "x");
   expect_refused({"serve", "--memory", "lots"}, 2, "lots");
   expect_refused({"serve", "--min-nodes", "0"}, 2, "0");
+  expect_refused({"serve", "--threads", "100000"}, 2, "512");
   expect_refused({"run", "m", "--temperature", "9"}, 2, "9");
 }
 
@@ -131,6 +132,13 @@ TEST(Table, AlignsByCharactersAndDropsTrailingSpace) {
   EXPECT_EQ(table.text(), "NAME      N  X\né         1  -\nlonger  100\n");
 }
 
+TEST(Terminal, ShowsControlCharactersAsSpaces) {
+  EXPECT_EQ(printable("a\x1b[31mb\n\x7f\xc2\x9b"
+                      "c"),
+            "a [31mb   c");
+  EXPECT_EQ(printable("Zo\xc3\xab \xc2\xb7 \xe6\x97\xa5"), "Zo\xc3\xab \xc2\xb7 \xe6\x97\xa5");
+}
+
 TEST(Progress, BarsAreBounded) {
   EXPECT_EQ(progress_bar(0.5, 4), "[##--]  50 %");
   EXPECT_EQ(progress_bar(7, 2), "[##] 100 %");
@@ -166,6 +174,12 @@ TEST(Tables, ShowClustersAndTakeAnyJson) {
     EXPECT_FALSE(instance_text(value).empty());
     ClusterWatch().look(value);
   }
+}
+
+TEST(Tables, NamesOfOtherNodesCannotSteerTheTerminal) {
+  const Json cluster = json(R"({"self":"aa","nodes":[{"id":"bb","name":"b\u001b[2Jo\nb"}]})");
+  EXPECT_THAT(nodes_table(cluster), HasSubstr("b [2Jo b"));
+  EXPECT_THAT(ClusterWatch().look(cluster), ElementsAre(HasSubstr("b [2Jo b joined")));
 }
 
 TEST(Tables, PreviewsShowStagesAndReasons) {
@@ -238,6 +252,11 @@ TEST(StateDirectory, KeepsTheIdAndLetsOneNodeIn) {
   ASSERT_TRUE(write_file_atomically(directory / "node-id", as_bytes("damaged")));
   EXPECT_EQ(StateDirectory::open(directory)->node_id().size(), 16U);
   EXPECT_EQ(StateDirectory::open("/proc/nowhere").error().code, ErrorCode::io);
+  std::filesystem::remove(directory / "node-id");
+  std::filesystem::create_directory(directory / "node-id.partial");  // nothing can be written there
+  const auto unwritable = StateDirectory::open(directory);
+  ASSERT_FALSE(unwritable);
+  EXPECT_THAT(unwritable.error().hint, HasSubstr("--data DIR"));
   std::filesystem::remove_all(directory);
 }
 

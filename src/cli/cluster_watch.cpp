@@ -4,13 +4,14 @@
 
 #include "base/memory.h"
 #include "cli/ask_commands.h"
+#include "cli/terminal.h"
 
 namespace shoal::cli {
 namespace {
 
 std::string text(const JsonObject& object, std::string_view name) {
   const auto value = get_string(object, name);
-  return value && *value ? **value : std::string();
+  return value && *value ? printable(**value) : std::string();
 }
 
 const JsonArray& list(const Json& cluster, std::string_view name) {

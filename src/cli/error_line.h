@@ -1,20 +1,17 @@
 // How a command says that it failed: one line on stderr, whatever the message holds.
 #pragma once
 
-#include <algorithm>
 #include <cstdio>
 #include <fmt/format.h>
-#include <string>
 
 #include "base/result.h"
+#include "cli/terminal.h"
 
 namespace shoal::cli {
 
 // "shoal: message (hint)"; returns the exit code of a failure.
 inline int report_failure(const Error& error) {
-  std::string line = error.text();
-  std::ranges::replace_if(line, [](char letter) { return letter == '\n' || letter == '\r'; }, ' ');
-  fmt::print(stderr, "shoal: {}\n", line);
+  fmt::print(stderr, "shoal: {}\n", printable(error.text()));
   return 1;
 }
 

@@ -18,6 +18,17 @@ std::string padded(const std::string& text, size_t width, Table::Align align) {
 
 }  // namespace
 
+std::string printable(std::string_view text) {
+  std::string out(text);
+  for (size_t i = 0; i < out.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(out[i]);
+    const bool second_set = byte == 0xC2 && i + 1 < out.size() && (out[i + 1] & 0xE0) == 0x80;  // U+0080-009F
+    if (second_set) out.erase(i + 1, 1);
+    if (byte < 0x20 || byte == 0x7F || second_set) out[i] = ' ';
+  }
+  return out;
+}
+
 size_t display_width(std::string_view text) {
   return static_cast<size_t>(
       std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));

@@ -26,6 +26,10 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+// `text` as one line that a terminal shows and does not obey: control characters become spaces. For names and
+// messages of other nodes.
+std::string printable(std::string_view text);
+
 // Columns that `text` takes: characters, not bytes.
 size_t display_width(std::string_view text);
 
