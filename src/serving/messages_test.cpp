@@ -168,12 +168,14 @@ TEST(RelayMessages, HostileBytesAreErrors) {
 }
 
 TEST(SearchMessages, ComeBackAsTheyWereAndHostileBytesAreErrors) {
-  const Bytes seek = SeekMessage{.id = 7, .name = "/models/demo.gguf"}.encode();
+  const Bytes seek = SeekMessage{.id = 7, .name = "/models/demo.gguf", .digest = "abc"}.encode();
   EXPECT_EQ(SeekMessage::decode(seek)->id, 7u);
   EXPECT_EQ(SeekMessage::decode(seek)->name, "/models/demo.gguf");
+  EXPECT_EQ(SeekMessage::decode(seek)->digest, "abc");
   expect_survives_damage<SeekMessage>(seek);
   EXPECT_FALSE(
-      SeekMessage::decode(SeekMessage{.id = 7, .name = std::string(4097, 'x')}.encode()).has_value());
+      SeekMessage::decode(SeekMessage{.id = 7, .name = std::string(4097, 'x'), .digest = ""}.encode())
+          .has_value());
   const Bytes sought = SoughtMessage{.id = 7, .found = true}.encode();
   EXPECT_EQ(SoughtMessage::decode(sought)->id, 7u);
   EXPECT_TRUE(SoughtMessage::decode(sought)->found);

@@ -1,5 +1,6 @@
 #include "serving/node.h"
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <fmt/format.h>
 
@@ -76,7 +77,8 @@ cluster::NodeFact Node::own_fact() const {
 Result<> Node::start() {
   machine_ = options_.figures
                  ? *options_.figures
-                 : measure_machine(options_.threads != 0 ? options_.threads : usable_core_count());
+                 : measure_machine(options_.threads != 0 ? std::min(options_.threads, usable_core_count())
+                                                         : usable_core_count());
   log_info("node", "{}: {} for models, memory {:.1f} GB/s, arithmetic {:.1f} Gflop/s", options_.name,
            format_bytes(memory_budget_bytes_), machine_.decode_bytes_per_second / 1e9,
            machine_.prefill_flops_per_second / 1e9);

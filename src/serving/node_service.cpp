@@ -158,12 +158,12 @@ void Node::gather_holders(const ModelCard& card, std::function<void()> then) {
 
 // Another node wants to serve a model that it knows by this path.
 void Node::seek_for(const cluster::NodeId& asker, const SeekMessage& message) {
-  shelf_->find(message.name,
-               [this, asker, id = message.id](const Result<std::shared_ptr<const ModelCard>>& card) {
-                 if (!cluster_) return;
-                 if (card) announce((*card)->stored);
-                 send(asker, kSoughtTopic, SoughtMessage{.id = id, .found = card.has_value()}.encode());
-               });
+  shelf_->find(message.name, [this, asker, message](const Result<std::shared_ptr<const ModelCard>>& card) {
+    if (!cluster_) return;
+    const bool found = card && (*card)->stored.digest == message.digest;
+    if (found) announce((*card)->stored);
+    send(asker, kSoughtTopic, SoughtMessage{.id = message.id, .found = found}.encode());
+  });
 }
 
 void Node::place_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options,

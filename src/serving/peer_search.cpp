@@ -18,6 +18,7 @@ Bytes SeekMessage::encode() const {
   ByteWriter writer;
   writer.write(id);
   writer.write_text(name);
+  writer.write_text(digest);
   return writer.take();
 }
 
@@ -26,6 +27,7 @@ Result<SeekMessage> SeekMessage::decode(ByteView bytes) {
   SeekMessage message;
   SHOAL_TRY(message.id, reader.read<uint64_t>());
   SHOAL_TRY(message.name, reader.read_text(kMaxNameBytes));
+  SHOAL_TRY(message.digest, reader.read_text(kMaxNameBytes));
   SHOAL_TRY_VOID(check_end(reader));
   return message;
 }
@@ -56,7 +58,7 @@ void PeerSearch::seek(const std::string& name, const std::string& digest, std::f
     if (node.id != self_ && !holds(node, digest)) search.waits_for.insert(node.id);
   if (search.waits_for.empty()) return search.done();
   const uint64_t id = next_id_++;
-  const Bytes question = SeekMessage{.id = id, .name = name}.encode();
+  const Bytes question = SeekMessage{.id = id, .name = name, .digest = digest}.encode();
   for (const cluster::NodeId& node : search.waits_for) send_(node, kSeekTopic, question);
   searches_.emplace(id, std::move(search));
 }

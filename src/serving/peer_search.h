@@ -17,12 +17,14 @@
 
 namespace shoal::serving {
 
-inline constexpr std::string_view kSeekTopic = "serving/seek";      // to every node: do you hold this path?
+inline constexpr std::string_view kSeekTopic =
+    "serving/seek";  // to every node: are these files at this path?
 inline constexpr std::string_view kSoughtTopic = "serving/sought";  // back, after telling all if it does
 
 struct SeekMessage {
   uint64_t id = 0;
-  std::string name;
+  std::string name;    // the path
+  std::string digest;  // of the asker's files there
 
   Bytes encode() const;
   static Result<SeekMessage> decode(ByteView bytes);
