@@ -1,7 +1,6 @@
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <filesystem>
+#include <gtest/gtest.h>
 
 #include "base/bytes.h"
 #include "base/file.h"
@@ -48,7 +47,9 @@ TEST(CheckedArithmetic, ReportsOverflow) {
 }
 
 TEST(Json, NamesTheFieldAndTheValueItRefuses) {
-  auto object = parse_json_object(R"({"n": 2.5, "s": 7, "big": 1e9, "float_int": 8.0, "nothing": null})", "test").value();
+  auto object =
+      parse_json_object(R"({"n": 2.5, "s": 7, "big": 1e9, "float_int": 8.0, "nothing": null})", "test")
+          .value();
   auto fraction = get_integer(object, "n", 0, 10);
   ASSERT_FALSE(fraction.has_value());
   EXPECT_NE(fraction.error().message.find("'n' is 2.5"), std::string::npos) << fraction.error().message;
@@ -86,7 +87,9 @@ TEST(Memory, ParsesAndFormatsSizes) {
   EXPECT_EQ(parse_bytes("8G").value(), 8ull << 30);
   EXPECT_EQ(parse_bytes("1.5 GB").value(), 3ull << 29);
   EXPECT_EQ(parse_bytes("123456").value(), 123456u);
-  for (const char* bad : {"", "G", "-1", "8X", "1e40", "nan", "12 parsecs"}) EXPECT_FALSE(parse_bytes(bad).has_value()) << bad;
+  EXPECT_EQ(parse_bytes("0.25k").value(), 256u);
+  for (const char* bad : {"", "G", "-1", ".", "1.5.2", ".G", "8X", "1e40", "nan", "12 parsecs"})
+    EXPECT_FALSE(parse_bytes(bad).has_value()) << bad;
   EXPECT_EQ(format_bytes(1536), "1.5 KiB");
 }
 

@@ -1,11 +1,9 @@
 #include "base/memory.h"
 
+#include <array>
+#include <cmath>
 #include <fmt/format.h>
 #include <sys/mman.h>
-
-#include <array>
-#include <charconv>
-#include <cmath>
 
 namespace shoal {
 namespace {
@@ -20,7 +18,8 @@ Result<HugeBuffer> HugeBuffer::allocate(size_t bytes, std::string_view what) {
                 "use a smaller context, a smaller model, or more nodes");
   };
   if (bytes > SIZE_MAX - 2 * kHugePageBytes) return refused();
-  // Small buffers do not deserve a huge page each; large ones are rounded up so that the kernel can use them throughout.
+  // Small buffers do not deserve a huge page each; large ones are rounded up so that the kernel can use them
+  // throughout.
   size_t granule = bytes >= kHugePageBytes ? kHugePageBytes : 4096;
   size_t mapped = (bytes + granule - 1) / granule * granule;
   size_t padded = mapped + (granule == kHugePageBytes ? kHugePageBytes : 0);
@@ -29,7 +28,8 @@ Result<HugeBuffer> HugeBuffer::allocate(size_t bytes, std::string_view what) {
   auto begin = reinterpret_cast<uintptr_t>(raw);
   uintptr_t aligned = (begin + granule - 1) / granule * granule;
   if (aligned != begin) ::munmap(raw, aligned - begin);
-  if (size_t tail = begin + padded - (aligned + mapped); tail != 0) ::munmap(reinterpret_cast<void*>(aligned + mapped), tail);
+  if (size_t tail = begin + padded - (aligned + mapped); tail != 0)
+    ::munmap(reinterpret_cast<void*>(aligned + mapped), tail);
 #ifdef MADV_HUGEPAGE
   if (granule == kHugePageBytes) ::madvise(reinterpret_cast<void*>(aligned), mapped, MADV_HUGEPAGE);
 #endif
@@ -51,23 +51,36 @@ std::string format_bytes(uint64_t bytes) {
     value /= 1024;
     ++unit;
   }
-  return unit == 0 || value >= 100 ? fmt::format("{:.0f} {}", value, kUnits[unit]) : fmt::format("{:.1f} {}", value, kUnits[unit]);
+  return unit == 0 || value >= 100 ? fmt::format("{:.0f} {}", value, kUnits[unit])
+                                   : fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 
 Result<uint64_t> parse_bytes(std::string_view text) {
   auto refused = [&] {
-    return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a size", text), "write e.g. 512MiB, 8G or a number of bytes");
+    return fail(ErrorCode::invalid_argument, fmt::format("'{}' is not a size", text),
+                "write e.g. 512MiB, 8G or a number of bytes");
   };
-  double value = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || !std::isfinite(value) || value < 0) return refused();
-  std::string_view suffix(end, static_cast<size_t>(text.data() + text.size() - end));
+  // By hand: libc++ has no from_chars for floating point before version 20.
+  double value = 0, divisor = 1;
+  const std::string_view number = text.substr(0, text.find_first_not_of("0123456789."));
+  const size_t point = number.find('.');
+  for (size_t i = 0; i < number.size(); ++i) {
+    if (i == point) continue;
+    if (number[i] == '.') return refused();
+    value = value * 10 + (number[i] - '0');
+    if (i > point) divisor *= 10;
+  }
+  value /= divisor;
+  if (number.empty() || number == "." || !std::isfinite(value)) return refused();
+  std::string_view suffix = text.substr(number.size());
   while (!suffix.empty() && suffix.front() == ' ') suffix.remove_prefix(1);
   double scale = 1;
   if (!suffix.empty() && suffix != "B" && suffix != "b") {
     size_t power = std::string_view("kmgt").find(static_cast<char>(suffix.front() | 0x20));
     std::string_view rest = suffix.substr(1);
-    if (power == std::string_view::npos || !(rest.empty() || rest == "iB" || rest == "B" || rest == "ib" || rest == "b" || rest == "i")) return refused();
+    if (power == std::string_view::npos ||
+        !(rest.empty() || rest == "iB" || rest == "B" || rest == "ib" || rest == "b" || rest == "i"))
+      return refused();
     scale = std::pow(1024.0, static_cast<double>(power + 1));
   }
   if (value * scale >= 9.0e18) return refused();
