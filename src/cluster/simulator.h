@@ -4,6 +4,7 @@
 // is the same.
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
