@@ -1,6 +1,7 @@
 #include "cli/doctor_command.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <fstream>
 #include <ifaddrs.h>
 #include <net/if.h>

@@ -4,6 +4,7 @@
 #include <array>
 #include <boost/json/basic_parser_impl.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <optional>
 
 #include "base/limits.h"
