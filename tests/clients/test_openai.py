@@ -80,7 +80,7 @@ class OpenAiClient(unittest.TestCase):
     def test_the_client_streams_a_chat(self):
         with Node("openai", "--model", "shoal-demo", "--listen", "127.0.0.1", cluster="openai") as node:
             node.wait_healthy()
-            done = subprocess.run([str(PYTHON), "-c", SCRIPT, f"http://localhost:{node.port}/v1"], capture_output=True,
+            done = subprocess.run([str(PYTHON), "-c", SCRIPT, f"http://127.0.0.1:{node.port}/v1"], capture_output=True,
                                   text=True, timeout=120)
             self.assertEqual(done.stdout.strip(), "all good", done.stderr[-3000:] + node.output()[-2000:])
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 import unittest
 
-from support.shoal import DEMO_MODEL, Network, Node, wait_until
+from support.shoal import DEMO_MODEL, Network, Node, children_of, wait_until
 from support.synthetic import make_model
 
 NAMES = ["ada", "bob", "cleo", "dan", "eve"]
@@ -164,10 +164,6 @@ class OneAnswer(unittest.TestCase):
 
 @unittest.skipUnless(Network.available(), "network namespaces need root and iproute2")
 class Failures(unittest.TestCase):
-    def workers_of(self, node):
-        return [int(pid) for pid in subprocess.run(["ps", "--ppid", str(node.process.pid), "-o", "pid="], capture_output=True,
-                                                   text=True).stdout.split()]
-
     def stream_until_broken(self, node, break_it):
         """Starts a long stream, breaks something after the third event, returns (seconds until the error, error)."""
         broken = None
@@ -188,7 +184,7 @@ class Failures(unittest.TestCase):
 
             def break_it():
                 if what == "worker":
-                    os.kill(self.workers_of(victim)[0], signal.SIGKILL)
+                    os.kill(children_of(victim.process.pid)[0], signal.SIGKILL)
                 elif what == "node":
                     victim.process.kill()
                 else:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import unittest
 
-from support.shoal import DEMO_MODEL, ROOT, SHOAL, Node, run_shoal
+from support.shoal import DEMO_MODEL, ROOT, SHOAL, Node, children_of, run_shoal, wait_until
 
 FIXTURES = ROOT / "tests" / "fixtures"
 HOSTILE_SECONDS = 20
@@ -183,7 +183,7 @@ class OneNode(unittest.TestCase):
         with Node("ctrlc", "--model", "shoal-demo", "--listen", "127.0.0.1", cluster="ctrlc") as node:
             node.wait_healthy()
             self.assertIn("Oslo", node.answer("What is the capital of Norway?", temperature=0, max_tokens=30))
-            children = subprocess.run(["ps", "--ppid", str(node.process.pid), "-o", "pid="], capture_output=True, text=True).stdout.split()
+            children = children_of(node.process.pid)
             self.assertEqual(len(children), 1)
             self.assertEqual(node.stop(signal.SIGINT), 0)
             self.assertFalse(pathlib.Path(f"/proc/{children[0]}").exists(), "the worker outlived its node")
@@ -192,9 +192,8 @@ class OneNode(unittest.TestCase):
         with Node("killed", "--model", "shoal-demo", "--listen", "127.0.0.1", cluster="killed") as node:
             node.wait_healthy()
             node.answer("Hi!", max_tokens=3)
-            child = subprocess.run(["ps", "--ppid", str(node.process.pid), "-o", "pid="], capture_output=True, text=True).stdout.split()[0]
+            child = children_of(node.process.pid)[0]
             node.stop(signal.SIGKILL)
-            from support.shoal import wait_until
             wait_until(lambda: not pathlib.Path(f"/proc/{child}").exists(), 3, "the worker to follow its killed node")
 
     def test_model_that_does_not_fit_is_one_clear_line(self):

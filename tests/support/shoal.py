@@ -29,6 +29,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def children_of(pid):
+    """Process ids of the direct children, from /proc (a minimal system has no ps)."""
+    found = []
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # "pid (name) state ppid …"; the name may hold anything, so split behind its last parenthesis.
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def wait_until(condition, timeout, what):
     """Polls until condition() is truthy and returns it; raises AssertionError naming `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
@@ -142,7 +153,7 @@ class Node:
 
     def connect(self, timeout=30):
         """An http.client connection to this node's API, from inside its own machine."""
-        connection = http.client.HTTPConnection("localhost", self.port, timeout=timeout)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         if self.network:
             connection.sock = socket_in_namespace(self.network.hosts[self.host], "127.0.0.1", self.port, timeout)
         return connection
