@@ -64,7 +64,7 @@ def tokens_of(node, **parameters):
     return [node.answer(question, **parameters) for question in QUESTIONS]
 
 
-@unittest.skipUnless(Network.available(), "network namespaces need root and iproute2")
+@unittest.skipUnless(Network.available(), "network namespaces need root, iproute2 and a mounted /sys")
 class Discovery(unittest.TestCase):
     def test_nodes_find_each_other_within_two_seconds(self):
         for count in (2, 3, 5):
@@ -102,7 +102,7 @@ class Discovery(unittest.TestCase):
             self.assertIn("Oslo", nodes[2].answer(QUESTIONS[0], **GREEDY))
 
 
-@unittest.skipUnless(Network.available(), "network namespaces need root and iproute2")
+@unittest.skipUnless(Network.available(), "network namespaces need root, iproute2 and a mounted /sys")
 class OneAnswer(unittest.TestCase):
     def test_tokens_are_equal_whatever_the_cut(self):
         """1, 2, 3 and 5 stages, greedy and seeded, asked at the first and at the last node."""
@@ -162,7 +162,7 @@ class OneAnswer(unittest.TestCase):
                 self.assertGreater(events[-1]["usage"]["completion_tokens"], 3)
 
 
-@unittest.skipUnless(Network.available(), "network namespaces need root and iproute2")
+@unittest.skipUnless(Network.available(), "network namespaces need root, iproute2 and a mounted /sys")
 class Failures(unittest.TestCase):
     def stream_until_broken(self, node, break_it):
         """Starts a long stream, breaks something after the third event, returns (seconds until the error, error)."""

@@ -63,9 +63,15 @@ class Network:
 
     @staticmethod
     def available():
-        return os.geteuid() == 0 and shutil.which("ip") is not None and subprocess.run(
-            ["ip", "netns", "add", "shoalprobe"], capture_output=True).returncode == 0 and subprocess.run(
-            ["ip", "netns", "del", "shoalprobe"], capture_output=True).returncode == 0
+        """Whether namespaces can be made and entered here: takes root, iproute2 and a mounted /sys."""
+        if os.geteuid() != 0 or shutil.which("ip") is None:
+            return False
+        name = f"shoalprobe{os.getpid()}"
+        try:
+            return all(subprocess.run(["ip", *words], capture_output=True).returncode == 0 for words in (
+                ["netns", "add", name], ["-n", name, "link", "set", "lo", "up"], ["netns", "exec", name, "true"]))
+        finally:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
     def _ip(self, *words):
         subprocess.run(["ip", *words], check=True, capture_output=True)
