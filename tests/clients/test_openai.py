@@ -1,35 +1,14 @@
 """The `openai` Python client against a running node. The client is installed into a virtual environment in the cache
 directory, outside the checkout; where that cannot be had, the suite is skipped with the reason."""
 
-import os
-import pathlib
 import subprocess
-import sys
 import unittest
 
+from support.environment import python_with
 from support.shoal import Node
 
 CLIENT = "openai==3.52.0"
-
-
-def client_python():
-    """The interpreter of a virtual environment that has the client, made on first use; None with a printed reason."""
-    cache = pathlib.Path(os.environ.get("SHOAL_CACHE_DIR") or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or
-                                                                        pathlib.Path.home() / ".cache") / "shoal")
-    home = cache / "clients" / CLIENT.replace("==", "-")
-    python = home / "bin" / "python"
-    if not (home / "ready").exists():
-        made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], capture_output=True, text=True)
-        if made.returncode == 0:
-            made = subprocess.run([str(python), "-m", "pip", "install", "--quiet", CLIENT], capture_output=True, text=True)
-        if made.returncode != 0:
-            print("cannot install the client:", (made.stderr or made.stdout).strip().splitlines()[-1:])
-            return None
-        (home / "ready").touch()
-    return python
-
-
-PYTHON = client_python()
+PYTHON, REASON = python_with(CLIENT, "clients")
 
 SCRIPT = r'''
 import openai, sys
@@ -75,7 +54,7 @@ print("all good")
 '''
 
 
-@unittest.skipUnless(PYTHON, "the openai client cannot be installed here")
+@unittest.skipUnless(PYTHON, f"the openai client cannot be installed here: {REASON}")
 class OpenAiClient(unittest.TestCase):
     def test_the_client_streams_a_chat(self):
         with Node("openai", "--model", "shoal-demo", "--listen", "127.0.0.1", cluster="openai") as node:

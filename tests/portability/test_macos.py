@@ -5,9 +5,10 @@ import concurrent.futures
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 import unittest
+
+from support.environment import python_with
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 COMPILER = "ziglang==0.14.1"
@@ -22,17 +23,8 @@ def portable_sources():
 
 
 def compiler():
-    cache = pathlib.Path(os.environ.get("SHOAL_CACHE_DIR") or
-                         pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "shoal")
-    home = cache / "compilers" / COMPILER.replace("==", "-")
-    if not (home / "ready").exists():
-        made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], capture_output=True, text=True)
-        if made.returncode == 0:
-            made = subprocess.run([home / "bin" / "python", "-m", "pip", "install", "--quiet", COMPILER], capture_output=True, text=True)
-        if made.returncode != 0:
-            return None, (made.stderr or made.stdout).strip()[-300:]
-        (home / "ready").touch()
-    return [str(home / "bin" / "python"), "-m", "ziglang", "c++"], ""
+    python, reason = python_with(COMPILER, "compilers")
+    return [python, "-m", "ziglang", "c++"] if python else None, reason
 
 
 @unittest.skipUnless(os.environ.get("SHOAL_TEST_ALL"), "only with --all")

@@ -113,8 +113,7 @@ class Network:
 
 
 class Node:
-    """One `shoal serve`. Inside a namespace its API is reached by http.client run through `ip netns exec`; to keep
-    that cheap the socket is made by a helper process that enters the namespace (see _connect)."""
+    """One `shoal serve`. The API of a node inside a namespace is reached through socket_in_namespace()."""
 
     def __init__(self, name, *flags, network=None, host=None, port=None, cluster="test"):
         self.name, self.network, self.host = name, network, host
