@@ -170,8 +170,12 @@ struct CheckpointLoader {
     }
     state.tensors.reserve(header->tensors.size());
     for (auto& tensor : header->tensors) {
-      state.tensors.push_back(
-          {std::move(tensor.name), tensor.type, std::move(tensor.shape), 0, tensor.offset, tensor.bytes});
+      state.tensors.push_back({.name = std::move(tensor.name),
+                               .type = tensor.type,
+                               .shape = std::move(tensor.shape),
+                               .file = 0,
+                               .offset = tensor.offset,
+                               .bytes = tensor.bytes});
     }
     state.gguf = std::move(header->metadata);
     return {};
@@ -196,8 +200,12 @@ struct CheckpointLoader {
       const auto type = tensor_type_from_dtype(tensor.dtype);
       if (!type)
         return fail_within(fmt::format("{}: tensor {}", quote(name), quote(tensor.name)), type.error());
-      state.tensors.push_back(
-          {std::move(tensor.name), *type, std::move(tensor.shape), file, tensor.offset, tensor.bytes});
+      state.tensors.push_back({.name = std::move(tensor.name),
+                               .type = *type,
+                               .shape = std::move(tensor.shape),
+                               .file = file,
+                               .offset = tensor.offset,
+                               .bytes = tensor.bytes});
     }
     if (state.tensors.size() > limits::kMaxTensors) {
       return fail(ErrorCode::limit_exceeded,

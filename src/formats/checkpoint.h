@@ -21,10 +21,20 @@ namespace shoal::formats {
 struct TensorInfo {
   std::string name;
   TensorType type;
-  std::vector<uint64_t> shape;  // outermost first, as in safetensors: a matrix is [rows (outputs), columns (inputs)]
+  std::vector<uint64_t> shape;  // outermost first, as in safetensors: a matrix is [rows (outputs), columns (inputs)];
+                                // in values, however they are packed
   uint32_t file;                // index into Checkpoint::files()
   uint64_t offset;              // bytes from the start of that file
   uint64_t bytes;
+
+  // Of types whose scales are tensors of their own; open() joins them to their weights under the weights' name and
+  // checks their shapes: [..., rows / group_rows, columns / group_columns], rounded up.
+  std::shared_ptr<const TensorInfo> scales = nullptr;  // f8_e4m3: f32 or bf16; mxfp4_pairs: e8m0; affine: f16, bf16 or f32
+  std::shared_ptr<const TensorInfo> biases = nullptr;  // affine, of the scales' type and shape
+  uint32_t group_rows = 1;                   // rows that share a scale: of f8_e4m3
+  uint32_t group_columns = 0;                // neighbours of a row that share a scale
+
+  uint64_t stored_bytes() const { return bytes + (scales ? scales->bytes : 0) + (biases ? biases->bytes : 0); }
 };
 
 enum class CheckpointFormat { gguf, safetensors };

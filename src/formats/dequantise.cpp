@@ -115,6 +115,8 @@ void dequantise_block(TensorType type, const std::byte* block, float* values) {
     case TensorType::q6_k:
       dequantise_q6_k(block, values);
       return;
+    default:
+      return;
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <gtest/gtest.h>
+#include <ostream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "formats/checkpoint.h"
+#include "text/chat_template.h"
 #include "text/tokenizer.h"
 
 namespace shoal::text::testing {
@@ -32,10 +34,13 @@ T expect_value(Result<T> result, std::string_view what) {
   return *std::move(result);
 }
 
-inline JsonObject read_expected(std::string_view model) {
-  const auto path = fixture("models") / model / "expected.json";
+inline Json read_json(const std::filesystem::path& path) {
   const std::string text = expect_value(read_text_file(path, limits::kMaxConfigBytes), path.string());
-  return expect_value(parse_json_object(text, path.string()), path.string());
+  return expect_value(parse_json(text, path.string()), path.string());
+}
+
+inline JsonObject read_expected(std::string_view model) {
+  return read_json(fixture("models") / model / "expected.json").as_object();
 }
 
 inline formats::Checkpoint open_checkpoint(const std::filesystem::path& path) {
@@ -56,18 +61,42 @@ inline std::string string_of(const Json& value) {
   return std::string(value.as_string());
 }
 
-// A directory of files with the expected results of the model they hold.
+// One "chat" case of expected.json.
+inline ChatInput chat_input_of(const Json& entry) {
+  const JsonObject& object = entry.as_object();
+  ChatInput input{.messages = object.at("messages").as_array()};
+  if (const Json* tools = find(object, "tools")) input.tools = *tools;
+  if (const Json* extra = find(object, "extra")) input.variables = extra->as_object();
+  if (const Json* prompt = find(object, "add_generation_prompt"))
+    input.add_generation_prompt = prompt->as_bool();
+  return input;
+}
+
+// A directory or file with the expected results of the model it holds.
 struct Model {
   std::string path;      // below the fixtures
   std::string expected;  // the model in models/ whose results apply
 };
 
+inline void PrintTo(const Model& model, std::ostream* out) {
+  *out << model.path;
+}
+
+// Models quantised for their numbers alone have the tokenizer of one of the models/, named by their family.
+inline std::string expected_of(const JsonObject& entry) {
+  const std::string expected = string_of(entry.at("expected"));
+  if (expected.starts_with("models/")) return expected.substr(7);
+  if (expected.starts_with("quants/")) return "llama_q";
+  return "qwen3";
+}
+
+// Every model of the fixtures' manifest.
 inline std::vector<Model> fixture_models() {
-  return {{"models/llama", "llama"},
-          {"models/llama_tied", "llama_tied"},
-          {"models/qwen3", "qwen3"},
-          {"gguf/llama-bf16.gguf", "llama"},
-          {"gguf/qwen3-bf16.gguf", "qwen3"}};
+  std::vector<Model> models;
+  for (const Json& entry : read_json(fixture("manifest.json")).as_array()) {
+    models.push_back({string_of(entry.at("path")), expected_of(entry.as_object())});
+  }
+  return models;
 }
 
 }  // namespace shoal::text::testing

@@ -35,6 +35,8 @@ Kernels::Multiply multiply_of(const Kernels& kernels, formats::TensorType type) 
       return kernels.multiply_q4_k;
     case TensorType::q6_k:
       return kernels.multiply_q6_k;
+    default:
+      return nullptr;
   }
   return nullptr;
 }

@@ -32,6 +32,8 @@ size_t panel_bytes_of(TensorType type, size_t columns) {
       return columns / 256 * kQ4KBytes;
     case TensorType::q6_k:
       return columns / 256 * kQ6KBytes;
+    default:
+      return 0;
   }
   return 0;
 }
@@ -123,6 +125,8 @@ void pack_row(TensorType type, uint8_t* panel, size_t lane, const uint8_t* row, 
       return pack_q4_k(panel, lane, row, columns);
     case TensorType::q6_k:
       return pack_q6_k(panel, lane, row, columns);
+    default:
+      return;
   }
 }
 
@@ -176,6 +180,8 @@ ActivationFormat PackedMatrix::activation_format() const {
     case TensorType::q4_k:
     case TensorType::q6_k:
       return ActivationFormat::q8_256;
+    default:
+      return ActivationFormat::f32;
   }
   return ActivationFormat::f32;
 }

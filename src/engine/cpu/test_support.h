@@ -63,6 +63,8 @@ inline Bytes random_weights(formats::TensorType type, uint32_t rows, uint32_t co
       case TensorType::q6_k:
         put(at + 208, formats::f32_to_f16(scale));
         break;
+      default:
+        break;
     }
   }
   return bytes;
