@@ -33,6 +33,7 @@ struct KvConfig {
   KvType type = KvType::f16;
   uint32_t page_tokens = 32;
   uint32_t page_count = 0;
+  uint32_t state_slots = 0;  // sequences that may be alive at once; used by layers with a recurrent state
 };
 
 struct EngineMemory {

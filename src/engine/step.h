@@ -14,6 +14,8 @@ struct SequenceRows {
   uint32_t row_count;
   uint32_t context_tokens;           // already in the cache before this step; the first row's position
   std::span<const uint32_t> pages;   // covers at least context_tokens + row_count tokens
+  uint32_t prompt_tokens = 0;        // the sequence's prompt, whole; chooses between frequencies of longrope
+  uint32_t state_slot = 0;           // where its recurrent state is, in models that have one; < KvConfig::state_slots
 };
 
 struct StepView {

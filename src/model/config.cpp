@@ -15,7 +15,7 @@ DecoderSpec make_dense_spec(std::string_view architecture, const DenseConfig& co
                      static_cast<float>(1 / std::sqrt(static_cast<double>(config.head_dim))),
                      0,
                      config.rope};
-  layer.feed_forward = {config.feed_forward_width, engine::Activation::silu};
+  layer.feed_forward = {config.feed_forward_width, engine::Activation{}};
   DecoderSpec spec;
   spec.architecture = architecture;
   spec.hidden_size = config.hidden_size;

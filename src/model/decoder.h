@@ -6,6 +6,7 @@
 // Loads only the tensors of its StageRange. One thread drives a Decoder; it holds a pointer to its backend.
 #pragma once
 
+#include <array>
 #include <fmt/format.h>
 #include <functional>
 #include <optional>
@@ -102,7 +103,7 @@ class Decoder {
                                  .head_dim = spec.head_dim,
                                  .scale = spec.scale,
                                  .window = spec.window};
-    return b.attend(query, key, value, step, op);
+    return b.attend(query, key, value, step, op, nullptr);
   }
 
   Tensor feed_forward(const Tensor& x, const FeedForwardSpec& spec, const Layer& weights) {
@@ -168,14 +169,14 @@ class Decoder {
 
   Result<> load_vector(const formats::Checkpoint& checkpoint, const std::string& name, Weight& weight) {
     SHOAL_TRY(const formats::TensorInfo* info, find(checkpoint, name));
-    SHOAL_TRY(weight, backend_->load_vector(checkpoint, *info));
+    SHOAL_TRY(weight, backend_->load_vector(checkpoint, std::array{engine::VectorSource{.tensor = info}}));
     return {};
   }
 
   Result<> load_matrix(const formats::Checkpoint& checkpoint, const std::string& name, engine::Cut cut,
                        Weight& weight) {
     SHOAL_TRY(const formats::TensorInfo* info, find(checkpoint, name));
-    SHOAL_TRY(weight, backend_->load_matrix(checkpoint, *info, cut));
+    SHOAL_TRY(weight, backend_->load_matrix(checkpoint, {.tensor = info}, cut));
     return {};
   }
 

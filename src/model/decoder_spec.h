@@ -32,7 +32,7 @@ struct AttentionSpec {
 
 struct FeedForwardSpec {
   uint32_t width = 0;
-  engine::Activation activation = engine::Activation::silu;
+  engine::Activation activation;
 };
 
 // Names of a layer's tensors in the checkpoint. An empty name: the layer has none.

@@ -62,7 +62,7 @@ TEST(DecoderSpec, ReadsLlamaFromSafetensors) {
   EXPECT_FLOAT_EQ(layer.attention.scale, 1 / std::sqrt(32.0f));
   EXPECT_EQ(layer.attention.window, 0u);
   EXPECT_EQ(layer.feed_forward.width, 128u);
-  EXPECT_EQ(layer.feed_forward.activation, engine::Activation::silu);
+  EXPECT_EQ(layer.feed_forward.activation.kind, engine::Activation::Kind::silu);
   EXPECT_EQ(layer.tensors.down, "model.layers.2.mlp.down_proj.weight");
   EXPECT_EQ(layer.tensors.query_norm, "");
   EXPECT_EQ(layer.tensors.query_bias, "");

@@ -14,16 +14,6 @@ using testing::fixture;
 using testing::ids_of;
 using testing::string_of;
 
-ChatInput input_of(const Json& entry) {
-  const JsonObject& object = entry.as_object();
-  ChatInput input{.messages = object.at("messages").as_array()};
-  if (const Json* tools = find(object, "tools")) input.tools = *tools;
-  if (const Json* extra = find(object, "extra")) input.variables = extra->as_object();
-  if (const Json* prompt = find(object, "add_generation_prompt"))
-    input.add_generation_prompt = prompt->as_bool();
-  return input;
-}
-
 JsonObject message(std::string_view role, std::string_view content) {
   JsonObject result;
   result["role"] = role;
@@ -56,7 +46,7 @@ TEST_P(ChatOf, GivesTheTokensOfHuggingFace) {
   for (const Json& entry : expected["chat"].as_array()) {
     if (const Json* raises = find(entry.as_object(), "raises"); raises != nullptr && raises->as_bool())
       continue;
-    const EncodedChat chat = encode(input_of(entry));
+    const EncodedChat chat = encode(testing::chat_input_of(entry));
     EXPECT_EQ(chat.text, string_of(entry.at("rendered")));
     EXPECT_EQ(chat.tokens, ids_of(entry.at("ids")));
     ++compared;

@@ -13,16 +13,6 @@ using testing::fixture;
 using ::testing::HasSubstr;
 using testing::string_of;
 
-ChatInput input_of(const Json& entry) {
-  const JsonObject& object = entry.as_object();
-  ChatInput input{.messages = object.at("messages").as_array()};
-  if (const Json* tools = find(object, "tools")) input.tools = *tools;
-  if (const Json* extra = find(object, "extra")) input.variables = extra->as_object();
-  if (const Json* prompt = find(object, "add_generation_prompt"))
-    input.add_generation_prompt = prompt->as_bool();
-  return input;
-}
-
 class TemplateOf : public ::testing::TestWithParam<testing::Model> {};
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, TemplateOf, ::testing::ValuesIn(testing::fixture_models()));
@@ -34,7 +24,7 @@ TEST_P(TemplateOf, RendersAsTransformers) {
   size_t rendered = 0;
   for (const Json& entry : expected["chat"].as_array()) {
     const std::string name = string_of(entry.at("name"));
-    const auto text = chat.render(input_of(entry));
+    const auto text = chat.render(testing::chat_input_of(entry));
     if (const Json* raises = find(entry.as_object(), "raises"); raises != nullptr && raises->as_bool()) {
       ASSERT_FALSE(text.has_value()) << name;
       EXPECT_EQ(text.error().code, ErrorCode::invalid_argument) << name;

@@ -75,28 +75,37 @@ inline ChatInput chat_input_of(const Json& entry) {
 // A directory or file with the expected results of the model it holds.
 struct Model {
   std::string path;      // below the fixtures
-  std::string expected;  // the model in models/ whose results apply
+  std::string expected;  // the model in models/ that has the same tokenizer and template
 };
 
 inline void PrintTo(const Model& model, std::ostream* out) {
   *out << model.path;
 }
 
-// Models quantised for their numbers alone have the tokenizer of one of the models/, named by their family.
-inline std::string expected_of(const JsonObject& entry) {
-  const std::string expected = string_of(entry.at("expected"));
-  if (expected.starts_with("models/")) return expected.substr(7);
-  if (expected.starts_with("quants/")) return "llama_q";
-  return "qwen3";
-}
-
-// Every model of the fixtures' manifest.
+// Every model of the fixtures' manifest whose tokenizer has expected results: models/ themselves, gguf/ and
+// mlx/, which name the model that they were made from.
 inline std::vector<Model> fixture_models() {
   std::vector<Model> models;
-  for (const Json& entry : read_json(fixture("manifest.json")).as_array()) {
-    models.push_back({string_of(entry.at("path")), expected_of(entry.as_object())});
+  const Json manifest = read_json(fixture("manifest.json"));
+  for (const Json& entry : manifest.as_array()) {
+    const std::string path = string_of(entry.at("path"));
+    const std::string expected = string_of(entry.at("expected"));
+    if (expected.starts_with("models/")) models.push_back({path, expected.substr(7)});
+    if (expected.starts_with("mlx/"))
+      models.push_back({path, expected.contains("moe") ? "qwen3_moe" : "qwen3"});
   }
   return models;
+}
+
+// The same model in every quantised type.
+inline std::vector<std::string> quantised_models() {
+  std::vector<std::string> paths;
+  const Json manifest = read_json(fixture("manifest.json"));
+  for (const Json& entry : manifest.as_array()) {
+    const std::string path = string_of(entry.at("path"));
+    if (path.starts_with("quants/")) paths.push_back(path);
+  }
+  return paths;
 }
 
 }  // namespace shoal::text::testing

@@ -5,98 +5,13 @@
 #include <fmt/format.h>
 
 #include "base/assert.h"
-#include "base/limits.h"
 #include "base/system.h"
-#include "engine/cpu/arena.h"
-#include "engine/cpu/attention_plan.h"
-#include "engine/cpu/kernels.h"
-#include "engine/cpu/kv_cache.h"
-#include "engine/cpu/matrix_product.h"
-#include "engine/cpu/rope_table.h"
-#include "engine/cpu/thread_pool.h"
+#include "engine/cpu/cpu_backend_state.h"
 #include "formats/dequantise.h"
 
 namespace shoal::engine {
 
 static_assert(Backend<CpuBackend>);
-
-namespace {
-
-constexpr uint64_t kSerialValues = 32 << 10;  // elementwise work that is not worth waking a thread for
-
-// A rope table of this step, for the layers that share it.
-struct RopeTable {
-  const float* frequencies;
-  size_t pairs;
-  float magnitude;
-  float* cosines;  // [rows, pairs]
-  float* sines;    // [rows, pairs]
-  cpu::ArenaBlock memory;
-};
-
-uint32_t largest_head_dim(std::span<const KvLayerShape> layers) {
-  uint32_t largest = 1;
-  for (const KvLayerShape& layer : layers) largest = std::max(largest, layer.head_dim);
-  return largest;
-}
-
-}  // namespace
-
-struct CpuBackend::State {
-  State(CpuBackendOptions given, const cpu::Kernels& chosen, cpu::KvCache cache, unsigned threads)
-      : options(std::move(given)),
-        kernels(chosen),
-        kv(std::move(cache)),
-        pool(threads),
-        product(kernels, pool, arena),
-        attention(kernels, pool, largest_head_dim(options.kv_layers)) {}
-
-  Tensor allocate(uint32_t rows, uint32_t columns) {
-    cpu::ArenaBlock memory = arena.allocate_floats(size_t{rows} * columns);
-    return {memory.floats(), rows, columns, std::move(memory)};
-  }
-
-  // Calls function(first, end) for ranges of the rows of a tensor.
-  template <class Function>
-  void for_rows(uint32_t rows, uint32_t columns, Function function) {
-    if (uint64_t{rows} * columns <= kSerialValues) return function(0u, rows);
-    uint32_t tasks = std::min(rows, pool.thread_count() * 4);
-    pool.run(tasks, [&](uint32_t task, unsigned) {
-      function(static_cast<uint32_t>(uint64_t{rows} * task / tasks),
-               static_cast<uint32_t>(uint64_t{rows} * (task + 1) / tasks));
-    });
-  }
-
-  const RopeTable& rope_table(const StepView& step, const RopeOp& op) {
-    size_t pairs = op.inverse_frequencies.size();
-    for (const RopeTable& table : rope_tables) {
-      if (table.frequencies == op.inverse_frequencies.data() && table.pairs == pairs &&
-          table.magnitude == op.magnitude) {
-        return table;
-      }
-    }
-    auto rows = static_cast<uint32_t>(step.positions.size());
-    cpu::ArenaBlock memory = arena.allocate_floats(2 * rows * pairs);
-    float *cosines = memory.floats(), *sines = cosines + rows * pairs;
-    for_rows(rows, static_cast<uint32_t>(pairs * 8), [&](uint32_t first, uint32_t end) {
-      cpu::fill_rope_table(op, step.positions.subspan(first, end - first), cosines + first * pairs,
-                           sines + first * pairs);
-    });
-    return rope_tables.emplace_back(op.inverse_frequencies.data(), pairs, op.magnitude, cosines, sines,
-                                    std::move(memory));
-  }
-
-  CpuBackendOptions options;
-  const cpu::Kernels& kernels;
-  cpu::KvCache kv;
-  cpu::ThreadPool pool;
-  cpu::Arena arena;
-  cpu::MatrixProduct product;
-  cpu::AttentionPlan attention;
-  std::vector<RopeTable> rope_tables;
-  Tensor returned;  // keeps the last output's values until the next step
-  uint64_t weight_bytes = 0;
-};
 
 CpuBackend::CpuBackend(std::unique_ptr<State> state) : state_(std::move(state)) {}
 CpuBackend::CpuBackend(CpuBackend&&) noexcept = default;
@@ -116,82 +31,6 @@ Result<CpuBackend> CpuBackend::create(CpuBackendOptions options) {
   unsigned threads = options.thread_count == 0 ? usable_core_count() : options.thread_count;
   return CpuBackend(std::make_unique<State>(std::move(options), *kernels, std::move(cache), threads));
 }
-
-// --- Weights ---
-
-Result<CpuWeight> CpuBackend::load_matrix(const formats::Checkpoint& checkpoint,
-                                          const formats::TensorInfo& info, Cut cut) {
-  if (info.shape.size() != 2 || info.shape[0] == 0 || info.shape[1] == 0 ||
-      info.shape[0] > limits::kMaxVocabulary || info.shape[1] > limits::kMaxWidth) {
-    return fail(ErrorCode::unsupported,
-                fmt::format("tensor {} is not a matrix of a size that shoal runs", info.name));
-  }
-  auto rows = static_cast<uint32_t>(info.shape[0]), columns = static_cast<uint32_t>(info.shape[1]);
-  uint32_t first_row = 0, first_column = 0;
-  const TensorShard& shard = state_->options.shard;
-  if (cut == Cut::rows) {
-    if (rows % shard.count != 0) {
-      return fail(ErrorCode::unsupported,
-                  fmt::format("{} rows of {} do not divide over {} ranks", rows, info.name, shard.count));
-    }
-    rows /= shard.count;
-    first_row = rows * shard.rank;
-  } else if (cut == Cut::columns) {
-    uint32_t block = formats::type_info(info.type).block_values;
-    if (columns % (uint64_t{block} * shard.count) != 0) {
-      return fail(ErrorCode::unsupported,
-                  fmt::format("{} columns of {} do not divide over {} ranks in blocks of {}", columns,
-                              info.name, shard.count, block));
-    }
-    columns /= shard.count;
-    first_column = columns * shard.rank;
-  }
-  Weight weight;
-  SHOAL_TRY(weight.matrix, cpu::PackedMatrix::pack(info.type, checkpoint.bytes(info), info.shape[1],
-                                                   first_row, rows, first_column, columns, state_->pool));
-  checkpoint.drop_pages(info);
-  state_->weight_bytes += weight.matrix.bytes();
-  return weight;
-}
-
-Result<CpuWeight> CpuBackend::load_embedding(const formats::Checkpoint& checkpoint,
-                                             const formats::TensorInfo& info) {
-  if (info.shape.size() != 2 || info.shape[0] > limits::kMaxVocabulary || info.shape[1] > limits::kMaxWidth) {
-    return fail(ErrorCode::unsupported,
-                fmt::format("tensor {} is not an embedding of a size that shoal runs", info.name));
-  }
-  Weight weight;
-  weight.embedding = checkpoint.bytes(info);
-  weight.embedding_type = info.type;
-  weight.embedding_rows = static_cast<uint32_t>(info.shape[0]);
-  weight.embedding_columns = static_cast<uint32_t>(info.shape[1]);
-  return weight;
-}
-
-Result<CpuWeight> CpuBackend::load_vector(const formats::Checkpoint& checkpoint,
-                                          const formats::TensorInfo& info, Cut cut) {
-  if (info.shape.size() != 1 || info.shape[0] > limits::kMaxVocabulary) {
-    return fail(ErrorCode::unsupported,
-                fmt::format("tensor {} is not a vector of a size that shoal runs", info.name));
-  }
-  Weight weight;
-  weight.vector.resize(info.shape[0]);
-  SHOAL_TRY_VOID(formats::dequantise(info.type, checkpoint.bytes(info), weight.vector));
-  const TensorShard& shard = state_->options.shard;
-  if (cut == Cut::rows && shard.count > 1) {
-    if (weight.vector.size() % shard.count != 0) {
-      return fail(ErrorCode::unsupported, fmt::format("{} values of {} do not divide over {} ranks",
-                                                      weight.vector.size(), info.name, shard.count));
-    }
-    size_t share = weight.vector.size() / shard.count;
-    auto first = weight.vector.begin() + static_cast<std::ptrdiff_t>(share * shard.rank);
-    weight.vector = std::vector<float>(first, first + static_cast<std::ptrdiff_t>(share));
-  }
-  state_->weight_bytes += weight.vector.size() * sizeof(float);
-  return weight;
-}
-
-// --- Ops ---
 
 void CpuBackend::begin(const StepView& step) {
   state_->rope_tables.clear();
@@ -294,50 +133,12 @@ CpuTensor CpuBackend::head_norm(Tensor x, const Weight& weight, uint32_t head_si
   return x;
 }
 
-CpuTensor CpuBackend::rope(Tensor x, const StepView& step, const RopeOp& op, uint32_t head_size) {
-  auto pairs = static_cast<uint32_t>(op.inverse_frequencies.size());
-  SHOAL_ASSERT(pairs * 2 == op.dimensions && op.dimensions <= head_size && x.columns % head_size == 0);
-  SHOAL_ASSERT(x.rows == step.positions.size());
-  const RopeTable& table = state_->rope_table(step, op);
-  auto rotate =
-      op.pairs == RopePairs::halves ? state_->kernels.rope_halves : state_->kernels.rope_interleaved;
-  state_->for_rows(x.rows, x.columns, [&](uint32_t first, uint32_t end) {
-    for (uint32_t row = first; row < end; ++row) {
-      for (uint32_t head = 0; head < x.columns; head += head_size) {
-        rotate(x.row(row) + head, table.cosines + size_t{row} * pairs, table.sines + size_t{row} * pairs,
-               pairs);
-      }
-    }
-  });
-  return x;
-}
-
-CpuTensor CpuBackend::attend(Tensor queries, Tensor keys, Tensor values, const StepView& step,
-                             const AttentionOp& op) {
-  cpu::KvCache& cache = state_->kv;
-  SHOAL_ASSERT(op.layer < cache.layer_count() && op.kv_heads == cache.kv_heads(op.layer) &&
-               op.head_dim == cache.head_dim(op.layer) && op.query_heads % op.kv_heads == 0);
-  SHOAL_ASSERT(queries.columns == op.query_heads * op.head_dim && keys.columns == op.kv_heads * op.head_dim &&
-               values.columns == keys.columns);
-  for (const SequenceRows& sequence : step.sequences) {
-    state_->for_rows(sequence.row_count, keys.columns, [&](uint32_t first, uint32_t end) {
-      for (uint32_t row = first; row < end; ++row) {
-        uint32_t step_row = sequence.first_row + row;
-        cache.append(state_->kernels, op.layer, sequence.pages, sequence.context_tokens + row,
-                     keys.row(step_row), values.row(step_row));
-      }
-    });
-  }
-  Tensor result = state_->allocate(queries.rows, queries.columns);
-  state_->attention.run(cache, step, op, queries.data, result.data);
-  return result;
-}
-
-CpuTensor CpuBackend::activate_multiply(Tensor gate, Tensor up, Activation activation) {
+CpuTensor CpuBackend::activate_multiply(Tensor gate, Tensor up, const Activation& activation) {
   SHOAL_ASSERT(gate.rows == up.rows && gate.columns == up.columns);
+  SHOAL_ASSERT(activation.kind == Activation::Kind::silu || activation.kind == Activation::Kind::gelu_tanh);
   Tensor result = state_->allocate(gate.rows, gate.columns);
-  auto activate =
-      activation == Activation::silu ? state_->kernels.silu_multiply : state_->kernels.gelu_tanh_multiply;
+  auto activate = activation.kind == Activation::Kind::silu ? state_->kernels.silu_multiply
+                                                            : state_->kernels.gelu_tanh_multiply;
   state_->for_rows(gate.rows, gate.columns, [&](uint32_t first, uint32_t end) {
     activate(gate.row(first), up.row(first), size_t{end - first} * gate.columns, result.row(first));
   });
@@ -348,6 +149,36 @@ CpuTensor CpuBackend::add(Tensor a, Tensor b) {
   SHOAL_ASSERT(a.rows == b.rows && a.columns == b.columns);
   Tensor result = state_->allocate(a.rows, a.columns);
   state_->kernels.add(a.data, b.data, size_t{a.rows} * a.columns, result.data);
+  return result;
+}
+
+CpuTensor CpuBackend::scale(Tensor, float) {
+  SHOAL_ASSERT(false);  // not there yet
+  return {};
+}
+
+CpuTensor CpuBackend::softcap(Tensor, float) {
+  SHOAL_ASSERT(false);  // not there yet
+  return {};
+}
+
+CpuTensor CpuBackend::head_linear(Tensor, const Weight&) {
+  SHOAL_ASSERT(false);  // not there yet
+  return {};
+}
+
+CpuTensor CpuBackend::head_columns(Tensor x, uint32_t head_size, uint32_t first, uint32_t count) {
+  SHOAL_ASSERT(x.columns % head_size == 0 && first + count <= head_size);
+  const uint32_t heads = x.columns / head_size;
+  Tensor result = state_->allocate(x.rows, heads * count);
+  state_->for_rows(x.rows, result.columns, [&](uint32_t begin, uint32_t end) {
+    for (uint32_t row = begin; row < end; ++row) {
+      for (uint32_t head = 0; head < heads; ++head) {
+        std::memcpy(result.row(row) + size_t{head} * count, x.row(row) + size_t{head} * head_size + first,
+                    size_t{count} * sizeof(float));
+      }
+    }
+  });
   return result;
 }
 

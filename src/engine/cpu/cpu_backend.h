@@ -41,6 +41,7 @@ struct CpuTensor {
 // loaded it.
 struct CpuWeight {
   cpu::PackedMatrix matrix;              // load_matrix: this rank's [rows, columns]
+  std::vector<cpu::PackedMatrix> stack;  // load_stack: matrices of one shape
   std::span<const std::byte> embedding;  // load_embedding: [embedding_rows, embedding_columns]
   formats::TensorType embedding_type = formats::TensorType::f32;
   uint32_t embedding_rows = 0;
@@ -48,10 +49,21 @@ struct CpuWeight {
   std::vector<float> vector;  // load_vector: [n]
 };
 
-// The keys and values of one layer of the stage: heads of this rank.
+// What one layer of the stage remembers: keys and values of this rank's heads, or one latent row per token,
+// or a recurrent state per sequence.
 struct KvLayerShape {
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
+  uint32_t latent_rank = 0;  // latent and rotated values of a token, see LatentAttentionOp
+  uint32_t latent_rope = 0;
+  uint64_t state_floats = 0;  // of a sequence, see DeltaNetOp
+};
+
+// Which experts serve each row, best first, and with what weight: [rows, used].
+struct CpuRouting {
+  uint32_t used = 0;
+  std::vector<uint32_t> experts;
+  std::vector<float> weights;
 };
 
 struct CpuBackendOptions {
@@ -68,6 +80,7 @@ class CpuBackend {
  public:
   using Tensor = CpuTensor;
   using Weight = CpuWeight;
+  using Routing = CpuRouting;
 
   // Errors: unsupported (isa, KV type, page size), out_of_memory (the KV cache).
   static Result<CpuBackend> create(CpuBackendOptions options);
@@ -76,11 +89,16 @@ class CpuBackend {
   ~CpuBackend();
 
   // [rows, columns] of any type; `cut` takes this rank's share (rows must divide by the rank count, columns
-  // by the rank count times the type's block). Drops the file's pages.
-  Result<Weight> load_matrix(const formats::Checkpoint& checkpoint, const formats::TensorInfo& info, Cut cut);
+  // by the rank count times the type's block). Drops the file's pages. Errors: unsupported (a size or a way
+  // of taking it apart that does not go with its type), malformed (a NaN where the type has none to compute
+  // with), out_of_memory.
+  Result<Weight> load_matrix(const formats::Checkpoint& checkpoint, const MatrixSource& source, Cut cut);
+  Result<Weight> load_stack(const formats::Checkpoint& checkpoint, std::span<const MatrixSource> sources,
+                            Cut cut);
   Result<Weight> load_embedding(const formats::Checkpoint& checkpoint, const formats::TensorInfo& info);
-  // [n], becomes f32. Cut::rows takes this rank's share (the bias of a matrix cut by rows).
-  Result<Weight> load_vector(const formats::Checkpoint& checkpoint, const formats::TensorInfo& info,
+  // The sources one after the other, as f32. Cut::rows takes this rank's share (the bias of a matrix cut by
+  // rows).
+  Result<Weight> load_vector(const formats::Checkpoint& checkpoint, std::span<const VectorSource> sources,
                              Cut cut = Cut::none);
 
   void begin(const StepView& step);
@@ -90,13 +108,27 @@ class CpuBackend {
   std::pair<Tensor, Tensor> add_rms_norm(Tensor a, Tensor b, const Weight& weight, float epsilon);
   Tensor linear(Tensor x, const Weight& weight);
   std::vector<Tensor> linears(Tensor x, std::span<const Weight* const> weights);
+  Tensor head_linear(Tensor x, const Weight& stack);
+  Tensor head_columns(Tensor x, uint32_t head_size, uint32_t first, uint32_t count);
   Tensor add_bias(Tensor x, const Weight& bias);                                        // in place
   Tensor head_norm(Tensor x, const Weight& weight, uint32_t head_size, float epsilon);  // in place
   Tensor rope(Tensor x, const StepView& step, const RopeOp& op, uint32_t head_size);    // in place
-  Tensor attend(Tensor queries, Tensor keys, Tensor values, const StepView& step, const AttentionOp& op);
-  Tensor activate_multiply(Tensor gate, Tensor up, Activation activation);
+  Tensor attend(Tensor queries, Tensor keys, Tensor values, const StepView& step, const AttentionOp& op,
+                const Weight* sinks);
+  Tensor attend_latent(Tensor queries, Tensor rotated_queries, Tensor latent, Tensor rotated,
+                       const StepView& step, const LatentAttentionOp& op);
+  Tensor delta_net(Tensor queries, Tensor keys, Tensor values, Tensor decay_input, Tensor rate_input,
+                   const Weight& taps, const Weight& decay_bias, const Weight& decay, const StepView& step,
+                   const DeltaNetOp& op);
+  Tensor activate_multiply(Tensor gate, Tensor up, const Activation& activation);
+  Tensor gate_rows(Tensor x, Tensor gate);  // in place
+  Routing route(Tensor logits, const Weight* choice_bias, const RouterOp& op);
+  Tensor experts(Tensor x, const Routing& routing, const ExpertWeights<Weight>& weights,
+                 const Activation& activation);
   Tensor add(Tensor a, Tensor b);
-  Tensor all_reduce(Tensor x);  // in place
+  Tensor scale(Tensor x, float factor);  // in place
+  Tensor softcap(Tensor x, float cap);   // in place
+  Tensor all_reduce(Tensor x);           // in place
   Tensor rows(Tensor x, std::span<const uint32_t> indices);
   // The tensor's values, valid until the next begin(). Does not fail on the CPU.
   Result<std::span<const float>> output(Tensor x);

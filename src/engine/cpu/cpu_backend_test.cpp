@@ -34,9 +34,11 @@ class Layer {
  public:
   Layer(CpuBackend& b, const formats::Checkpoint& checkpoint) : b_(b) {
     auto matrix = [&](const char* name) {
-      return *b.load_matrix(checkpoint, *checkpoint.find(name), Cut::none);
+      return *b.load_matrix(checkpoint, {.tensor = checkpoint.find(name)}, Cut::none);
     };
-    auto vector = [&](const char* name) { return *b.load_vector(checkpoint, *checkpoint.find(name)); };
+    auto vector = [&](const char* name) {
+      return *b.load_vector(checkpoint, std::array{VectorSource{.tensor = checkpoint.find(name)}});
+    };
     embedding_ = *b.load_embedding(checkpoint, *checkpoint.find("token_embd.weight"));
     attention_norm_ = vector("blk.0.attn_norm.weight");
     query_norm_ = vector("blk.0.attn_q_norm.weight");
@@ -62,11 +64,11 @@ class Layer {
     CpuTensor k = b_.rope(b_.head_norm(parts[1], key_norm_, kHeadDim, 1e-6f), step, rope, kHeadDim);
     AttentionOp attention = {
         .query_heads = kHeads, .kv_heads = kKvHeads, .head_dim = kHeadDim, .scale = 0.17f};
-    CpuTensor mixed = b_.all_reduce(b_.linear(b_.attend(q, k, parts[2], step, attention), output_));
+    CpuTensor mixed = b_.all_reduce(b_.linear(b_.attend(q, k, parts[2], step, attention, nullptr), output_));
     auto [sum, normed] = b_.add_rms_norm(x, mixed, feed_forward_norm_, 1e-6f);
     const CpuWeight* gate_up[] = {&gate_, &up_};
     std::vector<CpuTensor> wide = b_.linears(normed, gate_up);
-    CpuTensor y = b_.add(sum, b_.linear(b_.activate_multiply(wide[0], wide[1], Activation::silu), down_));
+    CpuTensor y = b_.add(sum, b_.linear(b_.activate_multiply(wide[0], wide[1], Activation{}), down_));
     auto values = b_.output(b_.rows(y, step.output_rows));
     return {values->begin(), values->end()};
   }
@@ -182,8 +184,8 @@ TEST(CpuBackend, RanksOfAShardAddUpToTheWhole) {
   SequenceRows rows = {0, 1, 0, {&page, 1}};
   StepView step = {{}, {&position, 1}, {&rows, 1}, {}};
   auto run = [&](CpuBackend& b) {
-    CpuWeight wide = *b.load_matrix(checkpoint, gate, Cut::rows),
-              narrow = *b.load_matrix(checkpoint, down, Cut::columns);
+    CpuWeight wide = *b.load_matrix(checkpoint, {.tensor = &gate}, Cut::rows),
+              narrow = *b.load_matrix(checkpoint, {.tensor = &down}, Cut::columns);
     b.begin(step);
     auto output = b.output(b.linear(b.linear(b.input(step, hidden), wide), narrow));
     return std::vector<float>(output->begin(), output->end());
@@ -202,7 +204,7 @@ TEST(CpuBackend, RefusesSharesThatDoNotDivide) {
   formats::Checkpoint checkpoint = demo();
   CpuBackend b = backend({.shard = {0, 5}, .sum_over_ranks = [](std::span<float>) {}});
   for (Cut cut : {Cut::rows, Cut::columns}) {
-    auto weight = b.load_matrix(checkpoint, *checkpoint.find("blk.0.ffn_down.weight"), cut);
+    auto weight = b.load_matrix(checkpoint, {.tensor = checkpoint.find("blk.0.ffn_down.weight")}, cut);
     ASSERT_FALSE(weight.has_value());
     EXPECT_EQ(weight.error().code, ErrorCode::unsupported);
   }
@@ -233,7 +235,8 @@ TEST(CpuBackend, CountsItsMemory) {
   EXPECT_EQ(b.memory().weight_bytes, 0u);
   KvLayerShape layer = {kKvHeads, kHeadDim};
   EXPECT_EQ(b.memory().kv_bytes, 64 * *CpuBackend::page_bytes(b.kv(), {&layer, 1}));
-  CpuWeight weight = *b.load_matrix(checkpoint, *checkpoint.find("blk.0.attn_q.weight"), Cut::none);
+  CpuWeight weight =
+      *b.load_matrix(checkpoint, {.tensor = checkpoint.find("blk.0.attn_q.weight")}, Cut::none);
   EXPECT_EQ(b.memory().weight_bytes, weight.matrix.bytes());
   EXPECT_GT(weight.matrix.bytes(), 256u * 256);
 }
