@@ -27,6 +27,8 @@ constexpr uint32_t kPanelRows = 16;        // outputs of a panel, one 32-bit lan
 constexpr uint32_t kMaxTileRows = 8;       // activation rows computed together
 constexpr uint32_t kAttentionQueries = 8;  // query vectors computed together
 constexpr uint32_t kAttentionRun = 64;     // tokens of a softmax run; runs start at multiples of it
+constexpr uint32_t kMaxTaps = 32;          // of a short convolution
+constexpr uint32_t kDeltaColumns = 64;     // columns of a delta-rule state computed together
 
 // Bytes a row takes in prepared activations; `columns` is whole blocks.
 constexpr size_t prepared_row_bytes(ActivationFormat format, size_t columns) {
@@ -82,6 +84,51 @@ constexpr size_t attention_scratch_floats(size_t head_dim) {
   return kAttentionQueries * (2 * padded + kAttentionRun);
 }
 
+// A causal depthwise convolution and silu over rows of one sequence. Channel c of output row t is silu of the
+// sum over i < taps of weights[c * taps + i] * row[t + i], where the rows are history [taps - 1] followed by
+// input [row_count]; the last taps - 1 of them become the history. Rows lie `stride` floats apart.
+struct ConvolutionTask {
+  const float* input;
+  size_t input_stride;
+  float* history;
+  size_t history_stride;
+  const float* weights;
+  uint32_t taps;  // <= kMaxTaps
+  uint32_t channels;
+  uint32_t row_count;
+  float* output;
+  size_t output_stride;
+};
+
+// decay = exp(factor * softplus(input + bias)), rate = sigmoid(input), for the heads of one row.
+struct DeltaGatesTask {
+  uint32_t heads;
+  const float* decay_input;
+  const float* decay_bias;
+  const float* decay_factor;
+  const float* rate_input;
+  float* decay;
+  float* rate;
+};
+
+// The gated delta rule for some columns of one head's state S [key_dim, columns], over rows of one sequence:
+// S = decay * S; S = S + key (rate * (value - Sᵀ key))ᵀ; output = Sᵀ query.
+struct DeltaTask {
+  float* state;
+  uint32_t key_dim;
+  uint32_t columns;      // <= kDeltaColumns
+  const float* queries;  // [row_count, key_dim], rows `stride` floats apart, as keys and values
+  const float* keys;
+  const float* values;  // [row_count, columns]
+  size_t stride;
+  const float* decay;  // [row_count], `gate_stride` floats apart, as rate
+  const float* rate;
+  size_t gate_stride;
+  uint32_t row_count;
+  float* output;  // [row_count, columns]
+  size_t output_stride;
+};
+
 struct Kernels {
   Isa isa;
   uint32_t tile_rows;  // <= kMaxTileRows
@@ -109,6 +156,16 @@ struct Kernels {
 
   using Attend = void (*)(const AttentionTask&);
   Attend attend_f32, attend_f16;
+
+  void (*softmax_scores)(const float* logits, uint32_t size, float* output);
+  void (*sigmoid_scores)(const float* logits, uint32_t size, float* output);
+  void (*add_scaled)(const float* input, float factor, size_t size, float* sum);  // sum += factor * input
+  void (*gate_row)(float* row, float gate, size_t size);                          // row *= sigmoid(gate)
+
+  void (*convolve_silu)(const ConvolutionTask&);
+  void (*normalise_head)(float* head, uint32_t size, float scale);  // * scale / sqrt(sum of squares + 1e-6)
+  void (*delta_gates)(const DeltaGatesTask&);
+  void (*delta_rule)(const DeltaTask&);
 };
 
 }  // namespace shoal::engine::cpu

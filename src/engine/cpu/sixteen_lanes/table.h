@@ -2,9 +2,11 @@
 #pragma once
 
 #include "engine/cpu/sixteen_lanes/attention.h"
+#include "engine/cpu/sixteen_lanes/delta.h"
 #include "engine/cpu/sixteen_lanes/elementwise.h"
 #include "engine/cpu/sixteen_lanes/matrix.h"
 #include "engine/cpu/sixteen_lanes/prepare.h"
+#include "engine/cpu/sixteen_lanes/router.h"
 
 namespace shoal::engine::cpu {
 namespace {
@@ -32,6 +34,14 @@ constexpr Kernels kTable = {
     .to_f16 = to_f16,
     .attend_f32 = attend<CacheF32>,
     .attend_f16 = attend<CacheF16>,
+    .softmax_scores = softmax_scores,
+    .sigmoid_scores = sigmoid_scores,
+    .add_scaled = add_scaled,
+    .gate_row = gate_row,
+    .convolve_silu = convolve_silu,
+    .normalise_head = normalise_head,
+    .delta_gates = delta_gates,
+    .delta_rule = delta_rule,
 };
 
 }  // namespace
