@@ -20,6 +20,13 @@ pub enum Cuts<'a> {
     At(&'a [usize]), // rising byte offsets
 }
 
+/// Tokens that steer the model: special ones, and ordinary ones that are written like them. Some families call the
+/// marks of their turns and tools ordinary, which changes what decoding leaves out, not what users may write.
+pub fn is_control(token: &AddedToken) -> bool {
+    let written_as = |opening, closing| token.content.starts_with(opening) && token.content.ends_with(closing);
+    token.special || written_as("<|", "|>") || written_as("<｜", "｜>")
+}
+
 pub struct AddedTokens {
     tokens: std::collections::HashMap<u32, AddedToken>,
     verbatim: Automaton,   // matched against the text as it is
@@ -48,6 +55,12 @@ impl AddedTokens {
             verbatim: automaton(verbatim)?,
             normalized: automaton(normalized)?,
         })
+    }
+
+    /// Is `spelling` how the control token `id` is written?
+    pub fn is_control_spelled(&self, id: u32, spelling: &str) -> bool {
+        let token = self.tokens.get(&id);
+        token.is_some_and(|token| is_control(token) && token.content == spelling)
     }
 
     /// Normalizes `text` and splits it at the added tokens.
@@ -89,7 +102,7 @@ impl AddedTokens {
         {
             let token = &self.tokens[&found.value()];
             let (mut start, mut end) = (found.start(), found.end());
-            if token.special && is_cut(&piece, start, end, cuts) {
+            if is_control(token) && is_cut(&piece, start, end, cuts) {
                 continue;
             }
             if token.single_word && (ends_with_word(&text[..start]) || starts_with_word(&text[end..])) {

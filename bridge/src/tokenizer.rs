@@ -2,11 +2,11 @@
 
 use crate::decoder::Decoder;
 use crate::errors::{caller_string, caller_tokens, contain, failing, guard, Failure, Outcome, Status, View};
-use crate::special::{AddedTokens, Cuts};
+use crate::special::{is_control, AddedTokens, Cuts};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 use tokenizers::tokenizer::pre_tokenizer::OffsetType;
-use tokenizers::{Model, PreTokenizer, Tokenizer};
+use tokenizers::{Model, PreTokenizer, Token, Tokenizer};
 
 const SPECIAL_RECOGNISED: i32 = 0;
 const SPECIAL_AS_TEXT: i32 = 1;
@@ -68,9 +68,39 @@ impl Opened {
         if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut pieces)?;
         }
-        tokenizer.get_model().tokenize_in_pretokenized(&mut pieces, None)?;
+        pieces.tokenize(|piece| self.tokenize_as_text(piece.get()))?;
         let encoding = pieces.into_encoding(None, 0, OffsetType::None)?;
         tokenizer.post_process(encoding, None, add_special)
+    }
+
+    /// What the model makes of a piece, but never a control token: vocabularies may hold them beside the words.
+    fn tokenize_as_text(&self, piece: &str) -> tokenizers::Result<Vec<Token>> {
+        let model = self.tokenizer.get_model();
+        let mut tokens = model.tokenize(piece)?;
+        let mut done = 0;
+        while let Some(index) = tokens[done..].iter().position(|token| self.is_control_in(token, piece)) {
+            let (start, end) = tokens[done + index].offsets;
+            let first = piece[start..end].chars().next().map_or(0, char::len_utf8);
+            if first == end - start {
+                done += index + 1; // one character cannot be cut
+                continue;
+            }
+            // What follows may be cut in other ways now.
+            tokens.truncate(done + index);
+            for (from, to) in [(start, start + first), (start + first, piece.len())] {
+                tokens.extend(model.tokenize(&piece[from..to])?.into_iter().map(|mut token| {
+                    token.offsets = (token.offsets.0 + from, token.offsets.1 + from);
+                    token
+                }));
+            }
+            done += index;
+        }
+        Ok(tokens)
+    }
+
+    fn is_control_in(&self, token: &Token, piece: &str) -> bool {
+        let spelling = piece.get(token.offsets.0..token.offsets.1);
+        spelling.is_some_and(|spelling| self.added.is_control_spelled(token.id, spelling))
     }
 }
 
@@ -146,7 +176,7 @@ pub unsafe extern "C" fn shoal_tokenizer_token(tokenizer: *const Opened, id: i32
 #[no_mangle]
 pub unsafe extern "C" fn shoal_tokenizer_added(
     tokenizer: *const Opened,
-    each: extern "C" fn(*mut c_void, i32, i32, View),
+    each: extern "C" fn(*mut c_void, i32, i32, i32, View),
     context: *mut c_void,
 ) {
     contain(|| {
@@ -154,7 +184,8 @@ pub unsafe extern "C" fn shoal_tokenizer_added(
         let mut added: Vec<_> = tokens.iter().collect();
         added.sort_by_key(|(&id, _)| id);
         for (&id, token) in added {
-            each(context, id as i32, token.special.into(), token.content.as_str().into());
+            let (special, control) = (token.special.into(), is_control(token).into());
+            each(context, id as i32, special, control, token.content.as_str().into());
         }
     });
 }

@@ -2,12 +2,12 @@
 // tool's description or a template variable stays text, however the template trims, splits or joins it.
 //
 // How: before rendering, a sentinel (a Unicode noncharacter that occurs nowhere in the input) is put behind
-// the first character of every special token that is spelled out in the input, and of every beginning of one
+// the first character of every control token that is spelled out in the input, and of every beginning of one
 // at the end of a string (so that two strings cannot join to one). After rendering the sentinels are taken
-// out again, and where they were are cuts: a special token that has a cut behind one of its characters is
+// out again, and where they were are cuts: a control token that has a cut behind one of its characters is
 // text (Tokenizer::encode_with_cuts).
 //
-// Inputs without special tokens' text render byte for byte as ChatTemplate::render does and give the tokens
+// Inputs without control tokens' text render byte for byte as ChatTemplate::render does and give the tokens
 // of that text. Otherwise the text is the same too, but for templates that count characters or compare whole
 // contents.
 #pragma once

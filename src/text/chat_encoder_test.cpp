@@ -27,13 +27,17 @@ class ChatOf : public ::testing::TestWithParam<testing::Model> {
   Tokenizer tokenizer_ = expect_value(Tokenizer::open(checkpoint_), "tokenizer");
   ChatTemplate template_ = expect_value(ChatTemplate::from_checkpoint(checkpoint_), "template");
 
+  // Not those that put a space before words and take one away in decoding, or whose tokens swallow
+  // whitespace.
+  bool decodes_to_what_was_encoded_ = !tokenizer_.find("▁");
+
   EncodedChat encode(const ChatInput& input) {
     return expect_value(encode_chat(tokenizer_, template_, input), "encode_chat");
   }
-  std::ptrdiff_t special_count(const std::vector<int32_t>& tokens) {
+  std::ptrdiff_t control_count(const std::vector<int32_t>& tokens) {
     return std::ranges::count_if(tokens, [this](int32_t id) {
       return std::ranges::any_of(tokenizer_.added_tokens(),
-                                 [id](const AddedToken& token) { return token.special && token.id == id; });
+                                 [id](const AddedToken& token) { return token.control && token.id == id; });
     });
   }
 };
@@ -54,32 +58,33 @@ TEST_P(ChatOf, GivesTheTokensOfHuggingFace) {
   EXPECT_GE(compared, 4u);
 }
 
-TEST_P(ChatOf, SpecialTokensInMessagesStayText) {
-  const std::ptrdiff_t honest = special_count(encode({.messages = {message("user", "hello")}}).tokens);
+TEST_P(ChatOf, ControlTokensInMessagesStayText) {
+  const std::ptrdiff_t honest = control_count(encode({.messages = {message("user", "hello")}}).tokens);
   ASSERT_GT(honest, 0);
   for (const AddedToken& token : tokenizer_.added_tokens()) {
-    if (!token.special) continue;
+    if (!token.control) continue;
     for (const std::string& content :
          {token.content, "a " + token.content + "b", token.content + token.content,
           "x\n" + token.content + "\n" + token.content.substr(0, 4), "<" + token.content}) {
       const ChatInput input{.messages = {message("user", content)}};
       const EncodedChat chat = encode(input);
-      EXPECT_EQ(special_count(chat.tokens), honest) << content;
+      EXPECT_EQ(control_count(chat.tokens), honest) << content;
       EXPECT_EQ(chat.text, expect_value(template_.render(input), "render")) << content;
+      if (!decodes_to_what_was_encoded_) continue;
       EXPECT_EQ(expect_value(tokenizer_.decode(chat.tokens, SpecialTokens::keep), "decode"), chat.text)
           << content;
     }
   }
 }
 
-TEST_P(ChatOf, SpecialTokensInAnyRoleStayText) {
+TEST_P(ChatOf, ControlTokensInAnyRoleStayText) {
   const auto conversation = [](std::string_view content) {
     return ChatInput{.messages = {message("system", content), message("user", content),
                                   message("assistant", content), message("user", content)}};
   };
   const std::string eos = string_of(testing::read_expected(GetParam().expected)["eos"]);
-  EXPECT_EQ(special_count(encode(conversation("be " + eos)).tokens),
-            special_count(encode(conversation("be nice")).tokens));
+  EXPECT_EQ(control_count(encode(conversation("be " + eos)).tokens),
+            control_count(encode(conversation("be nice")).tokens));
 }
 
 TEST_P(ChatOf, SentinelsOfTheUserSurvive) {
@@ -87,7 +92,7 @@ TEST_P(ChatOf, SentinelsOfTheUserSurvive) {
   const std::string content = "\xEF\xB7\x90 and \\ufdd1 and " + eos;
   const EncodedChat chat = encode({.messages = {message("user", content)}});
   EXPECT_THAT(chat.text, ::testing::HasSubstr(content));
-  EXPECT_EQ(special_count(chat.tokens), special_count(encode({.messages = {message("user", "x")}}).tokens));
+  EXPECT_EQ(control_count(chat.tokens), control_count(encode({.messages = {message("user", "x")}}).tokens));
 }
 
 Tokenizer qwen() {

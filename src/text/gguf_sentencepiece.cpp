@@ -1,6 +1,6 @@
-// SentencePiece BPE as GGUF stores it: tokens with scores, no merges. SentencePiece merges the neighbours
+// SentencePiece as GGUF stores it: tokens with scores, no merges. SentencePiece BPE merges the neighbours
 // whose union has the highest score; the equivalent list of merges is every way to cut a token into two
-// tokens, by falling score.
+// tokens, by falling score. Unigram needs no more than the scores.
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -30,9 +30,9 @@ bool is_continuation_byte(char byte) {
 // Every merge, the best first; equal scores in order of the ids.
 Result<std::vector<Merge>> merges_by_score(const GgufVocabulary& vocabulary,
                                            const std::vector<double>& scores) {
-  const std::vector<std::string>& tokens = *vocabulary.tokens;
+  const std::vector<std::string>& tokens = vocabulary.tokens;
   const auto can_merge = [&](size_t id) {
-    return vocabulary.kinds[id] == TokenKind::normal || vocabulary.kinds[id] == TokenKind::user_defined;
+    return vocabulary.kinds[id] == TokenKind::normal || vocabulary.kinds[id] == TokenKind::undefined;
   };
   std::unordered_map<std::string_view, size_t> ids;
   for (size_t id = 0; id < tokens.size(); ++id) {
@@ -78,17 +78,64 @@ Json decoder_json(bool space_prefix) {
   return {{"type", "Sequence"}, {"decoders", steps}};
 }
 
+Json unknown_token(const GgufVocabulary& vocabulary) {
+  const auto kind = std::ranges::find(vocabulary.kinds, TokenKind::unknown);
+  if (kind == vocabulary.kinds.end()) return nullptr;
+  return Json(vocabulary.tokens[static_cast<size_t>(kind - vocabulary.kinds.begin())]);
+}
+
+Json fallback_bpe(Json unknown, JsonObject ids, JsonArray merges) {
+  return {{"type", "BPE"},         {"unk_token", std::move(unknown)}, {"fuse_unk", true},
+          {"byte_fallback", true}, {"vocab", std::move(ids)},         {"merges", std::move(merges)}};
+}
+
+std::string base64(const std::vector<int64_t>& bytes) {
+  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  text.reserve(bytes.size() / 3 * 4 + 4);
+  for (size_t at = 0; at < bytes.size(); at += 3) {
+    const size_t taken = std::min<size_t>(3, bytes.size() - at);
+    uint32_t group = 0;
+    for (size_t index = 0; index < 3; ++index) {
+      const uint32_t byte = index < taken ? static_cast<uint32_t>(bytes[at + index]) & 0xFF : 0;
+      group = group << 8 | byte;
+    }
+    for (size_t index = 0; index < 4; ++index) {
+      text += index <= taken ? kDigits[group >> (18 - 6 * index) & 0x3F] : '=';
+    }
+  }
+  return text;
+}
+
+// [["token", score], …]; unused ids keep their place under a name that no text has.
+JsonArray unigram_vocabulary(const GgufVocabulary& vocabulary, const std::vector<double>& scores) {
+  JsonArray entries;
+  entries.reserve(scores.size());
+  for (size_t id = 0; id < scores.size(); ++id) {
+    const bool unused = vocabulary.kinds[id] == TokenKind::unused;
+    std::string token = unused ? fmt::format("\uFDD0unused {}", id) : vocabulary.tokens[id];
+    entries.push_back(JsonArray{Json(std::move(token)), Json(unused ? 0.0 : scores[id])});
+  }
+  return entries;
+}
+
+Json unigram_normalizer(const std::vector<int64_t>& charsmap, bool remove_extra_spaces) {
+  JsonArray steps;
+  if (!charsmap.empty()) {
+    steps.push_back({{"type", "Precompiled"}, {"precompiled_charsmap", base64(charsmap)}});
+  }
+  if (remove_extra_spaces) {
+    steps.push_back({{"type", "Strip"}, {"strip_left", true}, {"strip_right", true}});
+    steps.push_back({{"type", "Replace"}, {"pattern", {{"Regex", " {2,}"}}}, {"content", " "}});
+  }
+  return {{"type", "Sequence"}, {"normalizers", steps}};
+}
+
 }  // namespace
 
 Result<JsonObject> sentencepiece_json(const formats::GgufMetadata& metadata,
                                       const GgufVocabulary& vocabulary) {
-  const std::vector<double>* scores = metadata.find_numbers("tokenizer.ggml.scores");
-  if (scores == nullptr || scores->size() != vocabulary.tokens->size()) {
-    return fail(ErrorCode::malformed, "tokenizer.ggml.scores is absent or not one per token");
-  }
-  if (std::ranges::any_of(*scores, [](double score) { return score != score; })) {
-    return fail(ErrorCode::malformed, "tokenizer.ggml.scores has a value that is not a number");
-  }
+  SHOAL_TRY(const std::vector<double>* scores, token_scores(metadata, vocabulary));
   SHOAL_TRY(std::optional<bool> add_space_prefix, metadata.get_bool("tokenizer.ggml.add_space_prefix"));
   const bool space_prefix = add_space_prefix.value_or(true);
   SHOAL_TRY(JsonObject ids, vocabulary_json(vocabulary));
@@ -97,19 +144,47 @@ Result<JsonObject> sentencepiece_json(const formats::GgufMetadata& metadata,
   merge_pairs.reserve(merges.size());
   for (const Merge& merge : merges) {
     merge_pairs.push_back(
-        JsonArray{Json((*vocabulary.tokens)[merge.left]), Json((*vocabulary.tokens)[merge.right])});
-  }
-  Json unknown = nullptr;
-  for (size_t id = 0; id < vocabulary.kinds.size(); ++id) {
-    if (vocabulary.kinds[id] == TokenKind::unknown) unknown = (*vocabulary.tokens)[id];
+        JsonArray{Json(vocabulary.tokens[merge.left]), Json(vocabulary.tokens[merge.right])});
   }
   JsonObject members;
   members["normalizer"] = normalizer_json(space_prefix);
   members["pre_tokenizer"] = nullptr;
   members["decoder"] = decoder_json(space_prefix);
-  members["model"] = {{"type", "BPE"},           {"unk_token", std::move(unknown)},
-                      {"fuse_unk", true},        {"byte_fallback", true},
-                      {"vocab", std::move(ids)}, {"merges", std::move(merge_pairs)}};
+  members["model"] = fallback_bpe(unknown_token(vocabulary), std::move(ids), std::move(merge_pairs));
+  return members;
+}
+
+Result<JsonObject> raw_bpe_json(const formats::GgufMetadata& metadata, const GgufVocabulary& vocabulary) {
+  SHOAL_TRY(JsonObject ids, vocabulary_json(vocabulary));
+  SHOAL_TRY(JsonArray merges, merges_json(metadata));
+  JsonObject members;
+  members["normalizer"] = normalizer_json(false);
+  members["pre_tokenizer"] = nullptr;
+  members["decoder"] = decoder_json(false);
+  members["model"] = fallback_bpe(unknown_token(vocabulary), std::move(ids), std::move(merges));
+  return members;
+}
+
+Result<JsonObject> unigram_json(const formats::GgufMetadata& metadata, const GgufVocabulary& vocabulary) {
+  SHOAL_TRY(const std::vector<double>* scores, token_scores(metadata, vocabulary));
+  SHOAL_TRY_VOID(vocabulary_json(vocabulary));  // for its check
+  SHOAL_TRY(std::optional<bool> add_space_prefix, metadata.get_bool("tokenizer.ggml.add_space_prefix"));
+  SHOAL_TRY(std::optional<bool> remove_spaces, metadata.get_bool("tokenizer.ggml.remove_extra_whitespaces"));
+  const auto largest = static_cast<int64_t>(vocabulary.tokens.size()) - 1;
+  SHOAL_TRY(std::optional<int64_t> unknown,
+            metadata.get_integer("tokenizer.ggml.unknown_token_id", 0, largest));
+  const std::string_view prefix = add_space_prefix.value_or(true) ? "always" : "never";
+  const Json metaspace = {
+      {"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", prefix}, {"split", true}};
+  JsonObject members;
+  members["normalizer"] = unigram_normalizer(metadata.integers("tokenizer.ggml.precompiled_charsmap"),
+                                             remove_spaces.value_or(false));
+  members["pre_tokenizer"] = metaspace;
+  members["decoder"] = metaspace;
+  members["model"] = {{"type", "Unigram"},
+                      {"unk_id", unknown.value_or(std::min<int64_t>(2, largest))},
+                      {"byte_fallback", false},
+                      {"vocab", unigram_vocabulary(vocabulary, *scores)}};
   return members;
 }
 

@@ -17,6 +17,7 @@ Result<std::string> tokenizer_json_from_gguf(const formats::GgufMetadata& metada
 
 // tokenizer.ggml.token_type, as ggml numbers them.
 enum class TokenKind : int64_t {
+  undefined = 0,
   normal = 1,
   unknown = 2,
   control = 3,
@@ -25,30 +26,51 @@ enum class TokenKind : int64_t {
   byte = 6
 };
 
-// The checked arrays that both kinds of tokenizer start from.
+// What both kinds of tokenizer start from, checked and with the spellings that tokenizer.json has.
 struct GgufVocabulary {
-  const std::vector<std::string>* tokens;
+  std::vector<std::string> tokens;
   std::vector<TokenKind> kinds;  // one per token; `normal` when the header has none
 };
 Result<GgufVocabulary> gguf_vocabulary(const formats::GgufMetadata& metadata);
 // {"token": id, …} without the unused ones; a token that occurs twice is an Error.
 Result<JsonObject> vocabulary_json(const GgufVocabulary& vocabulary);
+// tokenizer.ggml.merges
+Result<JsonArray> merges_json(const formats::GgufMetadata& metadata);
 
-// How tokenizer.ggml.pre splits text before byte-level BPE; nullopt for a name that is not known.
+// How a text is cut into pieces before byte-level BPE; each step works on the pieces of the one before.
 struct PreTokenizer {
-  std::vector<std::string_view> patterns = {};  // applied one after the other; empty: GPT-2's own pattern
-  bool single_digits = false;                   // digits one by one, before anything else
-  bool ignore_merges = false;                   // a piece that is a token needs no merges
-  bool nfc = false;                             // normalise to NFC first
-  bool adds_bos = false;                        // when the header does not say
+  enum class Step {
+    split,      // every match of `pattern` is a piece
+    words,      // GPT-2's own pattern; what follows sees GPT-2's alphabet of bytes
+    one_digit,  // every digit is a piece
+    digit_run,  // every run of digits
+    punctuation_run,
+  };
+  struct Piece {
+    Step step;
+    std::string_view pattern = {};  // for `split`
+  };
+  std::vector<Piece> pieces;
+  bool ignore_merges = false;  // a piece that is a token needs no merges
+  bool nfc = false;            // normalise to NFC first
+  bool adds_bos = false;       // when the header does not say
 };
+// By tokenizer.ggml.pre; nullopt for a name that is not known.
 std::optional<PreTokenizer> pre_tokenizer_named(std::string_view name);
 
 // The members of tokenizer.json that are particular to one kind of model: normalizer, pre_tokenizer, decoder,
 // model.
 Result<JsonObject> byte_level_json(const formats::GgufMetadata& metadata, const PreTokenizer& pre_tokenizer,
                                    const GgufVocabulary& vocabulary);
+// SentencePiece BPE: merges from scores, or listed in the header (Gemma 4).
 Result<JsonObject> sentencepiece_json(const formats::GgufMetadata& metadata,
                                       const GgufVocabulary& vocabulary);
+Result<JsonObject> raw_bpe_json(const formats::GgufMetadata& metadata, const GgufVocabulary& vocabulary);
+// SentencePiece unigram, which ggml calls "t5".
+Result<JsonObject> unigram_json(const formats::GgufMetadata& metadata, const GgufVocabulary& vocabulary);
+
+// tokenizer.ggml.scores, one per token; malformed when they are not there.
+Result<const std::vector<double>*> token_scores(const formats::GgufMetadata& metadata,
+                                                const GgufVocabulary& vocabulary);
 
 }  // namespace shoal::text

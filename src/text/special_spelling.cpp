@@ -21,7 +21,7 @@ std::string_view without_trailing_spaces(std::string_view text) {
 
 SpecialSpelling::SpecialSpelling(const std::vector<AddedToken>& added_tokens) {
   for (const AddedToken& token : added_tokens) {
-    if (!token.special || token.content.empty()) continue;
+    if (!token.control || token.content.empty()) continue;
     tokens_.insert(token.content);
     lengths_.push_back(token.content.size());
     first_bytes_[static_cast<unsigned char>(token.content[0])] = true;

@@ -1,4 +1,4 @@
-// Finds special tokens that are spelled out in text from outside, and breaks them with a sentinel that can be
+// Finds control tokens that are spelled out in text from outside, and breaks them with a sentinel that can be
 // taken out again after rendering (chat_encoder.h tells why). Private to this room.
 #pragma once
 
@@ -17,7 +17,7 @@ class SpecialSpelling {
  public:
   explicit SpecialSpelling(const std::vector<AddedToken>& added_tokens);
 
-  // Offsets in `text` that lie behind the first character of a special token, or of a beginning of one that
+  // Offsets in `text` that lie behind the first character of a control token, or of a beginning of one that
   // reaches to the end of the text, spaces aside. Rising.
   std::vector<size_t> breaks(std::string_view text) const;
   // Every string in `value`, names of members too, with `sentinel` at its breaks. Counts the sentinels.

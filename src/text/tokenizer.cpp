@@ -16,9 +16,12 @@ constexpr size_t kMaxSpecialTokenBytes = 256;
 
 std::vector<AddedToken> list_added_tokens(const shoal_tokenizer* handle) {
   std::vector<AddedToken> added;
-  const auto each = [](void* context, int32_t id, int special, shoal_view content) {
+  const auto each = [](void* context, int32_t id, int special, int control, shoal_view content) {
     auto* list = static_cast<std::vector<AddedToken>*>(context);
-    list->push_back({.id = id, .content = std::string(text_of(content)), .special = special != 0});
+    list->push_back({.id = id,
+                     .content = std::string(text_of(content)),
+                     .special = special != 0,
+                     .control = control != 0});
   };
   shoal_tokenizer_added(handle, each, &added);
   return added;
@@ -59,8 +62,8 @@ Result<Tokenizer> Tokenizer::open_json(std::string_view tokenizer_json,
   state->handle.reset(opened);
   state->added_tokens = list_added_tokens(opened);
   for (const AddedToken& token : state->added_tokens) {
-    if (token.special && token.content.size() > kMaxSpecialTokenBytes) {
-      return fail(ErrorCode::limit_exceeded, "the special token " + std::to_string(token.id) + " has " +
+    if (token.control && token.content.size() > kMaxSpecialTokenBytes) {
+      return fail(ErrorCode::limit_exceeded, "the control token " + std::to_string(token.id) + " has " +
                                                  std::to_string(token.content.size()) + " bytes, over " +
                                                  std::to_string(kMaxSpecialTokenBytes));
     }

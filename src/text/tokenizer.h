@@ -2,10 +2,9 @@
 // tokenizer section of a GGUF file. A Tokenizer is a shared handle: cheap to copy and move, and its const
 // methods may be called from any number of threads.
 //
-// Special tokens (control tokens such as <|im_end|>) that are written out in a text become the token by
-// default, as in Hugging Face. Text that a user wrote must be encoded with SpecialText::as_text, or, inside a
-// chat, by encode_chat (chat_encoder.h). Added tokens that are not special, such as <think>, are ordinary
-// words and always recognised.
+// Control tokens such as <|im_end|> that are written out in a text become the token by default, as in Hugging
+// Face. Text that a user wrote must be encoded with SpecialText::as_text, or, inside a chat, by encode_chat
+// (chat_encoder.h). Other added tokens, such as <think>, are ordinary words and always recognised.
 #pragma once
 
 #include <cstdint>
@@ -36,20 +35,21 @@ struct EncodeOptions {
 struct AddedToken {
   int32_t id;
   std::string content;
-  bool special;
+  bool special;  // left out by SpecialTokens::skip
+  bool control;  // steers the model: the special ones, and others that are written <|…|> or <｜…｜>
 };
 
 class Tokenizer {
  public:
   static Result<Tokenizer> from_json(std::string_view tokenizer_json);
-  // Byte-level BPE ("gpt2") and SentencePiece BPE ("llama"); any other model or an unknown pre-tokenizer is
-  // `unsupported` and named.
+  // Byte-level BPE ("gpt2"), SentencePiece BPE ("llama", "gemma4") and unigram ("t5"); any other model or an
+  // unknown pre-tokenizer is `unsupported` and named.
   static Result<Tokenizer> from_gguf(const formats::GgufMetadata& metadata);
   // From the GGUF header, or from tokenizer.json (and the bos of tokenizer_config.json) beside the weights.
   static Result<Tokenizer> open(const formats::Checkpoint& checkpoint);
 
   Result<std::vector<int32_t>> encode(std::string_view text, EncodeOptions options = {}) const;
-  // Without added special tokens; a special token written in the text is text when one of `cuts` (rising byte
+  // Without added special tokens; a control token written in the text is text when one of `cuts` (rising byte
   // offsets into `text`) lies behind one of its characters. What encode_chat is made of.
   Result<std::vector<int32_t>> encode_with_cuts(std::string_view text, std::span<const size_t> cuts) const;
 

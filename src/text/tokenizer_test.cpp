@@ -72,14 +72,30 @@ TEST_P(TokenizerOf, KnowsItsSpecialTokens) {
   EXPECT_THAT(tokenizer_.added_tokens(), ::testing::Contains(::testing::Field(&AddedToken::content, eos)));
 }
 
-TEST_P(TokenizerOf, SpecialTokensInUserTextStayText) {
+TEST_P(TokenizerOf, ControlTokensInUserTextStayText) {
   for (const AddedToken& token : tokenizer_.added_tokens()) {
-    if (!token.special) continue;
+    EXPECT_TRUE(token.control || !token.special) << token.content;
+    if (!token.control) continue;
     const std::string text = "say " + token.content + " aloud";
     const auto as_text = expect_value(
         tokenizer_.encode(text, {.add_special_tokens = false, .special_text = SpecialText::as_text}), text);
-    EXPECT_THAT(as_text, ::testing::Not(::testing::Contains(token.id)));
+    EXPECT_THAT(as_text, ::testing::Not(::testing::Contains(token.id))) << text;
     EXPECT_EQ(expect_value(tokenizer_.decode(as_text, SpecialTokens::skip), text), text);
+  }
+}
+
+TEST(Tokenizer, QuantisedModelsShareOneTokenizer) {
+  const std::vector<std::string> paths = testing::quantised_models();
+  ASSERT_GE(paths.size(), 13u);
+  const Tokenizer first = testing::open_tokenizer(fixture(paths.front()));
+  const std::string text = "Hello, world! über 12345 <|eot_id|>\n\n你好";
+  const auto ids = expect_value(first.encode(text), text);
+  EXPECT_EQ(ids.front(), first.bos_id());
+  EXPECT_THAT(ids, ::testing::Contains(first.find("<|eot_id|>").value_or(-1)));
+  for (const std::string& path : paths) {
+    const Tokenizer tokenizer = testing::open_tokenizer(fixture(path));
+    EXPECT_EQ(expect_value(tokenizer.encode(text), path), ids) << path;
+    EXPECT_EQ(expect_value(tokenizer.decode(ids, SpecialTokens::keep), path), "<|begin_of_text|>" + text);
   }
 }
 

@@ -25,11 +25,12 @@ int32_t shoal_tokenizer_find(const shoal_tokenizer* tokenizer, shoal_view token)
 /* The token's spelling in the vocabulary; NULL when there is no such id. The caller frees it. */
 char* shoal_tokenizer_token(const shoal_tokenizer* tokenizer, int32_t id, size_t* size);
 
-/* Calls `each` for every added token, in order of ids. A special one is a control token: skip_special drops it. */
-typedef void (*shoal_tokenizer_each)(void* context, int32_t id, int special, shoal_view content);
+/* Calls `each` for every added token, in order of ids. skip_special drops the special ones. A control token steers the
+ * model: special ones, and ordinary ones that are written <|…|> or <｜…｜>. */
+typedef void (*shoal_tokenizer_each)(void* context, int32_t id, int special, int control, shoal_view content);
 void shoal_tokenizer_added(const shoal_tokenizer* tokenizer, shoal_tokenizer_each each, void* context);
 
-/* Which special tokens written out in the text become the token: */
+/* Which control tokens written out in the text become the token: */
 typedef int32_t shoal_special;
 enum {
   SHOAL_SPECIAL_RECOGNISED = 0, /* all of them, as Hugging Face does */
@@ -38,8 +39,8 @@ enum {
 };
 
 /* `add_special` (0 or 1) lets the post-processor add its tokens, such as a leading bos. `cuts` are rising byte offsets
- * into `text`, read for SHOAL_SPECIAL_UNCUT only. Added tokens that are not special are words of the vocabulary and
- * are recognised always. *tokens is freed with shoal_tokens_free. */
+ * into `text`, read for SHOAL_SPECIAL_UNCUT only. Added tokens that are no control tokens are words of the
+ * vocabulary and are recognised always. *tokens is freed with shoal_tokens_free. */
 shoal_status shoal_tokenizer_encode(const shoal_tokenizer* tokenizer, shoal_view text, int add_special,
                                     shoal_special special, const size_t* cuts, size_t cut_count, int32_t** tokens,
                                     size_t* count, char** error);
