@@ -11,7 +11,7 @@
 namespace shoal::formats {
 
 // One row, or several adjacent ones. `malformed` unless `row` is exactly the bytes of `values.size()`
-// weights.
+// weights; `invalid_argument` for types whose scales are tensors of their own.
 Result<> dequantise(TensorType type, ByteView row, std::span<float> values);
 
 }  // namespace shoal::formats

@@ -52,7 +52,10 @@ TEST_P(QuantVectors, EveryBlockHasExactlyGgmlsValues) {
 
 INSTANTIATE_TEST_SUITE_P(Types, QuantVectors,
                          ::testing::Values(TensorType::f16, TensorType::bf16, TensorType::q8_0,
-                                           TensorType::q4_0, TensorType::q4_k, TensorType::q6_k),
+                                           TensorType::q4_0, TensorType::q4_1, TensorType::q5_0,
+                                           TensorType::q5_1, TensorType::q2_k, TensorType::q3_k,
+                                           TensorType::q4_k, TensorType::q5_k, TensorType::q6_k,
+                                           TensorType::iq4_nl, TensorType::iq4_xs, TensorType::mxfp4),
                          [](const auto& instance) { return std::string(to_string(instance.param)); });
 
 TEST(Dequantise, CopiesFloats) {
@@ -68,6 +71,14 @@ TEST(Dequantise, RefusesRowsOfAnotherLength) {
   const auto done = dequantise(TensorType::q8_0, row, values);
   ASSERT_FALSE(done);
   EXPECT_THAT(done.error().message, HasSubstr("64 values of Q8_0 take 68 bytes, not 34"));
+}
+
+TEST(Dequantise, RefusesTypesWhoseScalesAreElsewhere) {
+  std::vector<std::byte> row(4);
+  std::vector<float> values(8);
+  const auto done = dequantise(TensorType::affine4, row, values);
+  ASSERT_FALSE(done);
+  EXPECT_THAT(done.error().message, HasSubstr("scales in another tensor"));
 }
 
 TEST(TensorBytes, RefusesPartsOfBlocksAndOverflow) {

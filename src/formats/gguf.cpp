@@ -24,44 +24,6 @@ constexpr uint64_t kLeastPairBytes = 8 + 1 + 4 + 1;  // key length, key, type, v
 constexpr uint64_t kLeastTensorBytes =
     8 + 1 + 4 + 8 + 4 + 8;  // name length, name, dimensions, one of them, type, offset
 
-// ggml's type numbers that shoal knows to be types of weights, for a clear refusal of those it cannot use.
-struct GgmlType {
-  uint32_t number;
-  std::string_view name;
-};
-constexpr std::array kOtherGgmlTypes = std::to_array<GgmlType>(
-    {{3, "Q4_1"},    {6, "Q5_0"},   {7, "Q5_1"},     {9, "Q8_1"},    {10, "Q2_K"},    {11, "Q3_K"},
-     {13, "Q5_K"},   {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"},
-     {20, "IQ4_NL"}, {21, "IQ3_S"}, {22, "IQ2_S"},   {23, "IQ4_XS"}, {24, "I8"},      {25, "I16"},
-     {26, "I32"},    {27, "I64"},   {28, "F64"},     {29, "IQ1_M"},  {34, "TQ1_0"},   {35, "TQ2_0"},
-     {39, "MXFP4"},  {40, "NVFP4"}});
-
-Result<TensorType> tensor_type_from_ggml(uint32_t number) {
-  switch (number) {
-    case 0:
-      return TensorType::f32;
-    case 1:
-      return TensorType::f16;
-    case 2:
-      return TensorType::q4_0;
-    case 8:
-      return TensorType::q8_0;
-    case 12:
-      return TensorType::q4_k;
-    case 14:
-      return TensorType::q6_k;
-    case 30:
-      return TensorType::bf16;
-    default:
-      break;
-  }
-  const auto* other = std::ranges::find(kOtherGgmlTypes, number, &GgmlType::number);
-  if (other == kOtherGgmlTypes.end())
-    return fail(ErrorCode::malformed, fmt::format("unknown tensor type {}", number));
-  return fail(ErrorCode::unsupported, fmt::format("tensor type {} is not supported", other->name),
-              "use a file in Q4_0, Q8_0, Q4_K_M, Q6_K, F16 or BF16");
-}
-
 class HeaderParser {
  public:
   explicit HeaderParser(ByteView file)

@@ -52,6 +52,10 @@ struct GgufHeader {
   std::vector<GgufTensor> tensors;
 };
 
+// The type with ggml's number; `unsupported` with its name for one that shoal cannot use, `malformed` for one that
+// it does not know.
+Result<TensorType> tensor_type_from_ggml(uint32_t number);
+
 // Parses the header of a whole mapped file and checks every tensor against the file's size.
 Result<GgufHeader> parse_gguf(ByteView file);
 

@@ -127,7 +127,7 @@ TEST(Gguf, RefusesWhatTheFormatForbids) {
       {GgufWriter().tensor("w", {}, f32, 0).finish(64), "0 dimensions"},
       {GgufWriter().tensor("w", {1, 1, 1, 1, 1}, f32, 0).finish(64), "5 dimensions"},
       {GgufWriter().tensor("w", {16}, 12, 0).finish(64), "not whole Q4_K blocks"},
-      {GgufWriter().tensor("w", {256}, 13, 0).finish(640), "tensor type Q5_K is not supported"},
+      {GgufWriter().tensor("w", {256}, 19, 0).finish(640), "tensor type IQ1_S is not supported"},
       {GgufWriter().tensor("w", {uint64_t{1} << 33, uint64_t{1} << 31}, f32, 0).finish(64),
        "more values than 64 bits"},
       {GgufWriter().tensor("w", {4}, f32, 16).finish(64), "offset 16 is not a multiple"},
@@ -143,6 +143,22 @@ TEST(Gguf, RefusesWhatTheFormatForbids) {
     ASSERT_FALSE(header) << fault;
     EXPECT_THAT(header.error().message, HasSubstr(fault));
   }
+}
+
+TEST(Gguf, KnowsTheTypesThatItCannotUseByName) {
+  const std::pair<uint32_t, const char*> refused[] = {
+      {4, "Q4_2"},     {9, "Q8_1"},      {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"},
+      {18, "IQ3_XXS"}, {19, "IQ1_S"},    {21, "IQ3_S"}, {22, "IQ2_S"},   {29, "IQ1_M"},
+      {26, "I32"},     {31, "Q4_0_4_4"}, {34, "TQ1_0"}, {35, "TQ2_0"},   {40, "NVFP4"}};
+  for (const auto& [number, name] : refused) {
+    const auto type = tensor_type_from_ggml(number);
+    ASSERT_FALSE(type) << name;
+    EXPECT_EQ(type.error().code, ErrorCode::unsupported);
+    EXPECT_THAT(type.error().message, HasSubstr(std::string("tensor type ") + name + " is"));
+  }
+  EXPECT_EQ(tensor_type_from_ggml(13).value(), TensorType::q5_k);
+  EXPECT_EQ(tensor_type_from_ggml(39).value(), TensorType::mxfp4);
+  EXPECT_EQ(tensor_type_from_ggml(99).error().code, ErrorCode::malformed);
 }
 
 TEST(Gguf, MutationsOfARealHeaderAreReadOrRefused) {

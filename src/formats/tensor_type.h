@@ -37,7 +37,7 @@ enum class TensorType : uint8_t {
 inline constexpr uint32_t kTensorTypeCount = 21;
 
 struct TensorTypeInfo {
-  std::string_view name;   // "Q4_K"
+  std::string_view name;   // "Q4_K"; not unique
   uint32_t block_values;   // weights in a block along a row
   uint32_t block_bytes;    // bytes of a block in the file
 };
