@@ -1,57 +1,78 @@
-// Reading the numbers of a model from config.json or GGUF metadata: every one bounded by base/limits.h, every
-// Error naming the field and the value found, and every field that would change the maths either used or
-// refused.
+// What all readers of configurations share: the numbers that every decoder has and the names that most
+// checkpoints use. Every number is bounded by base/limits.h; every Error names the architecture, the field
+// and the value found.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
-#include "base/json.h"
 #include "base/result.h"
 #include "formats/checkpoint.h"
 #include "model/decoder_spec.h"
+#include "model/fields.h"
+#include "model/metadata.h"
 
 namespace shoal::model {
 
-// What a dense decoder with grouped-query attention and rotary positions is made of.
-struct DenseConfig {
+struct Sizes {
   uint32_t layers = 0;
   uint32_t hidden_size = 0;
-  uint32_t feed_forward_width = 0;
   uint32_t query_heads = 0;
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
   uint32_t context_tokens = 0;
   uint32_t vocabulary_size = 0;  // 0: not stated, the embedding decides
   float norm_epsilon = 0;
-  bool tied = false;            // the head is the embedding (config.json only)
-  bool attention_bias = false;  // config.json only
-  bool mlp_bias = false;        // config.json only
-  RopeSpec rope;
 };
 
 // What a family of models means by a field that is absent from config.json.
-struct DenseDefaults {
-  std::optional<uint32_t> kv_heads;  // nullopt: as many as query heads
-  std::optional<uint32_t> head_dim;  // nullopt: hidden size / query heads; an explicit null always means that
+struct SizeDefaults {
+  std::optional<uint32_t> kv_heads = {};  // nullopt: as many as query heads
+  std::optional<uint32_t> head_dim =
+      {};  // nullopt: hidden size / query heads; an explicit null always means that
   uint32_t context_tokens = 2048;
+  double norm_epsilon = 1e-6;
 };
 
-// A config.json in either style: rope_theta and rope_scaling, or rope_parameters.
-Result<DenseConfig> read_dense_config(const JsonObject& config, const DenseDefaults& defaults);
+// num_hidden_layers, hidden_size, num_attention_heads, num_key_value_heads, head_dim,
+// max_position_embeddings, vocab_size and rms_norm_eps.
+Result<Sizes> read_sizes(Fields& fields, const SizeDefaults& defaults);
+// <architecture>.block_count, embedding_length, attention.head_count and so on. The head size may be odd only
+// where nothing rotates.
+Result<Sizes> read_sizes(Metadata& metadata);
 
-// GGUF metadata under "<architecture>.", and the tensor rope_freqs.weight if there is one.
-Result<DenseConfig> read_dense_metadata(const formats::Checkpoint& checkpoint, std::string_view architecture,
-                                        engine::RopePairs pairs);
+// hidden_act (or `field`), which must be one of silu, swish, gelu_pytorch_tanh and gelu_new.
+Result<engine::Activation> read_activation(Fields& fields, std::string_view field = "hidden_act",
+                                           engine::Activation absent = {});
 
-// A spec with its sizes filled in and `layers` alike; names of tensors are still empty.
-DecoderSpec make_dense_spec(std::string_view architecture, const DenseConfig& config);
+// A spec with its sizes filled in, and `sizes.layers` empty layers.
+DecoderSpec make_spec(std::string_view architecture, const Sizes& sizes);
+// Grouped-query attention over these heads, scaled by head_dim^-0.5; names still empty.
+AttentionSpec make_attention(const Sizes& sizes, const RopeSpec& rope);
 
-// The names that nearly all dense models use in safetensors and in GGUF: two norms and seven matrices.
-LayerTensors safetensors_layer_names(uint32_t layer);
-LayerTensors gguf_layer_names(uint32_t layer);
-// Adds the biases of a GGUF layer that the file has (their presence is the only sign).
-void add_gguf_biases(uint32_t layer, const formats::Checkpoint& checkpoint, LayerTensors& names);
+// The names of embedding, final norm and head, and of nearly all layers, in safetensors ("model." or another
+// prefix) and in GGUF.
+void name_model(DecoderSpec& spec, bool tied, std::string_view prefix = "model.");
+void name_gguf_model(DecoderSpec& spec,
+                     const formats::Checkpoint& checkpoint);  // tied if there is no output.weight
+
+std::string layer_prefix(uint32_t layer, std::string_view prefix = "model.");  // "model.layers.3."
+std::string gguf_layer_prefix(uint32_t layer);                                 // "blk.3."
+
+void name_layer_norms(LayerSpec& layer,
+                      const std::string& prefix);  // input_layernorm, post_attention_layernorm
+void name_gguf_layer_norms(LayerSpec& layer, const std::string& prefix);  // attn_norm, ffn_norm
+// self_attn.{q,k,v,o}_proj.weight; `biases` adds q, k and v; `output_bias` adds o.
+void name_attention(AttentionSpec& attention, const std::string& prefix, bool biases, bool output_bias);
+void name_gguf_attention(AttentionSpec& attention, const std::string& prefix,
+                         const formats::Checkpoint& checkpoint);
+// <prefix>{gate,up,down}_proj.weight and ffn_{gate,up,down}.weight; of GGUF also the biases that the file
+// has.
+DenseSpec dense_feed_forward(const std::string& prefix, uint32_t width, const engine::Activation& activation);
+DenseSpec gguf_dense_feed_forward(const std::string& prefix, uint32_t width,
+                                  const engine::Activation& activation,
+                                  const formats::Checkpoint& checkpoint);
 
 }  // namespace shoal::model

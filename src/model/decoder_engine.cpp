@@ -15,6 +15,14 @@ using engine::CpuBackend;
 using engine::StageRange;
 using engine::StepView;
 
+engine::KvLayerShape kv_shape(const LayerSpec& layer) {
+  if (const auto* attention = std::get_if<AttentionSpec>(&layer.mixer))
+    return {.kv_heads = attention->kv_heads, .head_dim = attention->head_dim};
+  if (const auto* latent = std::get_if<LatentAttentionSpec>(&layer.mixer))
+    return {.latent_rank = latent->latent_rank, .latent_rope = latent->rope.dimensions};
+  return {.state_floats = state_floats(layer)};
+}
+
 class CpuEngine final : public engine::Engine {
  public:
   static Result<std::unique_ptr<engine::Engine>> load(const formats::Checkpoint& checkpoint,
@@ -27,8 +35,7 @@ class CpuEngine final : public engine::Engine {
                                               .shard = options.shard,
                                               .sum_over_ranks = {}};
     for (uint32_t index = options.stage.first_layer; index < options.stage.end_layer; ++index) {
-      const AttentionSpec& attention = spec.layers[index].attention;
-      backend_options.kv_layers.push_back({attention.kv_heads, attention.head_dim});
+      backend_options.kv_layers.push_back(kv_shape(spec.layers[index]));
     }
     SHOAL_TRY(CpuBackend backend, CpuBackend::create(std::move(backend_options)));
     // The decoder points at the backend, so the backend gets its final place first.

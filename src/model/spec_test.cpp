@@ -22,6 +22,13 @@ using ::testing::HasSubstr;
 const std::filesystem::path kRoot = SHOAL_SOURCE_DIR;
 const std::filesystem::path kFixtures = kRoot / "tests/fixtures";
 
+const AttentionSpec& attention_of(const LayerSpec& layer) {
+  return std::get<AttentionSpec>(layer.mixer);
+}
+const DenseSpec& dense_of(const LayerSpec& layer) {
+  return std::get<DenseSpec>(layer.feed_forward);
+}
+
 struct Read {
   Checkpoint checkpoint;
   DecoderSpec spec;
@@ -54,19 +61,19 @@ TEST(DecoderSpec, ReadsLlamaFromSafetensors) {
   EXPECT_EQ(spec.context_tokens, 4096u);
   EXPECT_FLOAT_EQ(spec.norm_epsilon, 1e-5f);
   ASSERT_EQ(spec.layer_count(), 3u);
-  EXPECT_EQ(spec.head, "lm_head.weight");
+  EXPECT_EQ(spec.head.name, "lm_head.weight");
   const LayerSpec& layer = spec.layers[2];
-  EXPECT_EQ(layer.attention.query_heads, 4u);
-  EXPECT_EQ(layer.attention.kv_heads, 2u);
-  EXPECT_EQ(layer.attention.head_dim, 32u);
-  EXPECT_FLOAT_EQ(layer.attention.scale, 1 / std::sqrt(32.0f));
-  EXPECT_EQ(layer.attention.window, 0u);
-  EXPECT_EQ(layer.feed_forward.width, 128u);
-  EXPECT_EQ(layer.feed_forward.activation.kind, engine::Activation::Kind::silu);
-  EXPECT_EQ(layer.tensors.down, "model.layers.2.mlp.down_proj.weight");
-  EXPECT_EQ(layer.tensors.query_norm, "");
-  EXPECT_EQ(layer.tensors.query_bias, "");
-  const RopeSpec& rope = layer.attention.rope;
+  EXPECT_EQ(attention_of(layer).query_heads, 4u);
+  EXPECT_EQ(attention_of(layer).kv_heads, 2u);
+  EXPECT_EQ(attention_of(layer).head_dim, 32u);
+  EXPECT_FLOAT_EQ(attention_of(layer).scale, 1 / std::sqrt(32.0f));
+  EXPECT_EQ(attention_of(layer).window, 0u);
+  EXPECT_EQ(dense_of(layer).width, 128u);
+  EXPECT_EQ(dense_of(layer).activation.kind, engine::Activation::Kind::silu);
+  EXPECT_EQ(dense_of(layer).down.name, "model.layers.2.mlp.down_proj.weight");
+  EXPECT_EQ(attention_of(layer).query_norm.name, "");
+  EXPECT_EQ(attention_of(layer).query_bias.name, "");
+  const RopeSpec& rope = attention_of(layer).rope;
   EXPECT_EQ(rope.pairs, engine::RopePairs::halves);
   EXPECT_EQ(rope.dimensions, 32u);
   EXPECT_EQ(rope.magnitude, 1.0f);
@@ -82,11 +89,12 @@ TEST(DecoderSpec, ReadsTheNewStyleConfigurationOfATiedLlama) {
   const DecoderSpec& spec = model->spec;
   EXPECT_EQ(spec.hidden_size, 96u);
   EXPECT_EQ(spec.vocabulary_size, 512u);
-  EXPECT_EQ(spec.head, spec.embedding);
-  EXPECT_EQ(spec.layers[0].attention.head_dim, 32u) << "head_dim is stated and is not hidden_size / heads";
-  EXPECT_EQ(spec.layers[0].attention.kv_heads, 1u);
-  EXPECT_EQ(spec.layers[0].feed_forward.width, 160u);
-  const auto& frequencies = spec.layers[0].attention.rope.inverse_frequencies;
+  EXPECT_EQ(spec.head.name, spec.embedding.name);
+  EXPECT_EQ(attention_of(spec.layers[0]).head_dim, 32u)
+      << "head_dim is stated and is not hidden_size / heads";
+  EXPECT_EQ(attention_of(spec.layers[0]).kv_heads, 1u);
+  EXPECT_EQ(dense_of(spec.layers[0]).width, 160u);
+  const auto& frequencies = attention_of(spec.layers[0]).rope.inverse_frequencies;
   for (int i = 0; i < 16; ++i) EXPECT_FLOAT_EQ(frequencies[i], llama3_frequency(i, 32, 500000, 32, 64)) << i;
 }
 
@@ -98,12 +106,12 @@ TEST(DecoderSpec, ReadsQwen3FromSafetensors) {
   EXPECT_EQ(spec.vocabulary_size, 448u);
   EXPECT_EQ(spec.context_tokens, 40960u);
   EXPECT_FLOAT_EQ(spec.norm_epsilon, 1e-6f);
-  EXPECT_EQ(spec.head, "model.embed_tokens.weight");
+  EXPECT_EQ(spec.head.name, "model.embed_tokens.weight");
   const LayerSpec& layer = spec.layers[1];
-  EXPECT_EQ(layer.tensors.query_norm, "model.layers.1.self_attn.q_norm.weight");
-  EXPECT_EQ(layer.tensors.key_norm, "model.layers.1.self_attn.k_norm.weight");
+  EXPECT_EQ(attention_of(layer).query_norm.name, "model.layers.1.self_attn.q_norm.weight");
+  EXPECT_EQ(attention_of(layer).key_norm.name, "model.layers.1.self_attn.k_norm.weight");
   for (int i = 0; i < 16; ++i) {
-    EXPECT_FLOAT_EQ(layer.attention.rope.inverse_frequencies[i], std::pow(1e6, -2.0 * i / 32)) << i;
+    EXPECT_FLOAT_EQ(attention_of(layer).rope.inverse_frequencies[i], std::pow(1e6, -2.0 * i / 32)) << i;
   }
 }
 
@@ -113,12 +121,12 @@ TEST(DecoderSpec, GgufOfLlamaTurnsNeighboursByTheSameFrequencies) {
   ASSERT_TRUE(gguf) << gguf.error().text();
   ASSERT_TRUE(safetensors) << safetensors.error().text();
   EXPECT_EQ(gguf->spec.vocabulary_size, 400u);
-  EXPECT_EQ(gguf->spec.head, "output.weight");
+  EXPECT_EQ(gguf->spec.head.name, "output.weight");
   ASSERT_EQ(gguf->spec.layer_count(), 3u);
   EXPECT_EQ(gguf->spec.context_tokens, 4096u);
-  const RopeSpec& rope = gguf->spec.layers[0].attention.rope;
+  const RopeSpec& rope = attention_of(gguf->spec.layers[0]).rope;
   EXPECT_EQ(rope.pairs, engine::RopePairs::interleaved);
-  const auto& same = safetensors->spec.layers[0].attention.rope.inverse_frequencies;
+  const auto& same = attention_of(safetensors->spec.layers[0]).rope.inverse_frequencies;
   ASSERT_EQ(rope.inverse_frequencies.size(), same.size());
   for (size_t i = 0; i < same.size(); ++i) EXPECT_NEAR(rope.inverse_frequencies[i] / same[i], 1, 1e-6) << i;
 }
@@ -127,9 +135,9 @@ TEST(DecoderSpec, GgufOfQwen3TurnsHalves) {
   auto model = read(kFixtures / "gguf/qwen3-bf16.gguf");
   ASSERT_TRUE(model) << model.error().text();
   EXPECT_EQ(model->spec.architecture, "qwen3");
-  EXPECT_EQ(model->spec.layers[0].attention.rope.pairs, engine::RopePairs::halves);
-  EXPECT_EQ(model->spec.layers[0].tensors.query_norm, "blk.0.attn_q_norm.weight");
-  EXPECT_EQ(model->spec.head, "token_embd.weight");
+  EXPECT_EQ(attention_of(model->spec.layers[0]).rope.pairs, engine::RopePairs::halves);
+  EXPECT_EQ(attention_of(model->spec.layers[0]).query_norm.name, "blk.0.attn_q_norm.weight");
+  EXPECT_EQ(model->spec.head.name, "token_embd.weight");
   EXPECT_EQ(model->spec.hidden_size, 96u);
 }
 
@@ -140,8 +148,8 @@ TEST(DecoderSpec, ReadsQuantisedGgufs) {
     EXPECT_EQ(model->spec.layer_count(), 2u) << type;
     EXPECT_EQ(model->spec.hidden_size, 256u) << type;
     EXPECT_EQ(model->spec.vocabulary_size, 288u) << type;
-    EXPECT_EQ(model->spec.layers[0].attention.head_dim, 64u) << type;
-    EXPECT_EQ(model->spec.layers[0].attention.kv_heads, 1u) << type;
+    EXPECT_EQ(attention_of(model->spec.layers[0]).head_dim, 64u) << type;
+    EXPECT_EQ(attention_of(model->spec.layers[0]).kv_heads, 1u) << type;
   }
 }
 
@@ -300,7 +308,7 @@ TEST_F(ChangedConfig, StretchesPositionsLinearlyInBothStyles) {
                              R"({"rope_parameters":{"rope_type":"linear","factor":4.0}})"}) {
     const auto spec = read_with(change);
     ASSERT_TRUE(spec) << change << ": " << spec.error().text();
-    const auto& frequencies = spec->layers[0].attention.rope.inverse_frequencies;
+    const auto& frequencies = attention_of(spec->layers[0]).rope.inverse_frequencies;
     ASSERT_EQ(frequencies.size(), 4u);
     EXPECT_FLOAT_EQ(frequencies[0], 0.25f);
     EXPECT_FLOAT_EQ(frequencies[2], 0.0025f);
@@ -311,7 +319,7 @@ TEST_F(ChangedConfig, InnerThetaStandsBeforeTheOuter) {
   const auto spec =
       read_with(R"({"rope_theta":10000,"rope_parameters":{"rope_type":"default","rope_theta":16}})");
   ASSERT_TRUE(spec) << spec.error().text();
-  EXPECT_FLOAT_EQ(spec->layers[0].attention.rope.inverse_frequencies[2], 0.25f);
+  EXPECT_FLOAT_EQ(attention_of(spec->layers[0]).rope.inverse_frequencies[2], 0.25f);
 }
 
 TEST_F(ChangedConfig, NamesTensorsThatContradictTheConfiguration) {

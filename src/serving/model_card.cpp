@@ -10,9 +10,10 @@ namespace {
 uint32_t widest_layer(const model::DecoderSpec& spec) {
   uint32_t widest = spec.hidden_size;
   for (const model::LayerSpec& layer : spec.layers) {
-    const model::AttentionSpec& attention = layer.attention;
-    widest = std::max({widest, layer.feed_forward.width,
-                       (attention.query_heads + 2 * attention.kv_heads) * attention.head_dim});
+    if (const auto* attention = std::get_if<model::AttentionSpec>(&layer.mixer))
+      widest = std::max(widest, (attention->query_heads + 2 * attention->kv_heads) * attention->head_dim);
+    if (const auto* dense = std::get_if<model::DenseSpec>(&layer.feed_forward))
+      widest = std::max(widest, dense->width);
   }
   return widest;
 }

@@ -1,22 +1,27 @@
 // The list of known architectures. A new one is a page beside this file and a line in decoder_spec.cpp's
-// table. A reader maps configuration and tensor names onto a DecoderSpec; decoder_spec.cpp then checks that
-// every tensor named exists with the shape that the sizes imply, and that none is left over.
+// table. A reader maps configuration and tensor names onto a DecoderSpec; tensors.cpp then checks that every
+// tensor named exists with the shape that the sizes imply, and that none is left over.
 #pragma once
 
+#include <initializer_list>
 #include <string_view>
+#include <vector>
 
-#include "base/json.h"
 #include "base/result.h"
 #include "formats/checkpoint.h"
 #include "model/decoder_spec.h"
+#include "model/fields.h"
+#include "model/metadata.h"
 
 namespace shoal::model {
 
+// One page. The readers need not call refuse_unused(): that is done after them.
 struct Architecture {
-  std::string_view name;        // `model_type` of config.json and `general.architecture` of GGUF
+  std::string_view model_type;  // of config.json; empty: not in this format
   std::string_view class_name;  // what `architectures` of config.json must say, if it says anything
-  Result<DecoderSpec> (*read_config)(const JsonObject& config);
-  Result<DecoderSpec> (*read_gguf)(const formats::Checkpoint& checkpoint);
+  std::string_view gguf_name;   // general.architecture; empty: not in this format
+  Result<DecoderSpec> (*read_config)(Fields& fields, const formats::Checkpoint& checkpoint);
+  Result<DecoderSpec> (*read_gguf)(Metadata& metadata);
 };
 
 extern const Architecture kLlama;

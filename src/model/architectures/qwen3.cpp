@@ -1,55 +1,61 @@
 // Qwen3, dense (https://arxiv.org/abs/2505.09388): Llama's block with an RMS norm over each head of queries
 // and keys before the rotary positions, and a head size of its own. Rotary pairs are halves in both formats.
-#include <fmt/format.h>
-
+#include "base/limits.h"
 #include "model/architectures/architecture.h"
 #include "model/config.h"
+#include "model/rope_config.h"
 
 namespace shoal::model {
 namespace {
 
-Result<DecoderSpec> read_config(const JsonObject& json) {
-  SHOAL_TRY(const DenseConfig config,
-            read_dense_config(json, {.kv_heads = 32, .head_dim = 128, .context_tokens = 32768}));
-  DecoderSpec spec = make_dense_spec(kQwen3.name, config);
-  spec.embedding = "model.embed_tokens.weight";
-  spec.final_norm = "model.norm.weight";
-  spec.head = config.tied ? spec.embedding : "lm_head.weight";
-  for (uint32_t i = 0; i < spec.layer_count(); ++i) {
-    const std::string prefix = fmt::format("model.layers.{}.self_attn.", i);
-    LayerTensors& names = spec.layers[i].tensors;
-    names = safetensors_layer_names(i);
-    names.query_norm = prefix + "q_norm.weight";
-    names.key_norm = prefix + "k_norm.weight";
-    if (config.attention_bias) {
-      names.query_bias = prefix + "q_proj.bias";
-      names.key_bias = prefix + "k_proj.bias";
-      names.value_bias = prefix + "v_proj.bias";
-      names.output_bias = prefix + "o_proj.bias";
-    }
+Result<DecoderSpec> read_config(Fields& fields, const formats::Checkpoint&) {
+  SHOAL_TRY(const Sizes sizes,
+            read_sizes(fields, {.kv_heads = 32, .head_dim = 128, .context_tokens = 32768}));
+  SHOAL_TRY(const RopeSpec rope, read_rope(fields, {.head_dim = sizes.head_dim}));
+  SHOAL_TRY(const uint32_t width, fields.require_count("intermediate_size", limits::kMaxWidth));
+  SHOAL_TRY(const engine::Activation activation, read_activation(fields));
+  SHOAL_TRY(const bool tied, fields.get_flag("tie_word_embeddings", false));
+  SHOAL_TRY(const bool biases, fields.get_flag("attention_bias", false));
+  SHOAL_TRY_VOID(fields.expect_flag("use_sliding_window", false));
+  fields.get("sliding_window");  // stated, and switched off
+  DecoderSpec spec = make_spec(fields.architecture(), sizes);
+  name_model(spec, tied);
+  for (uint32_t i = 0; i < sizes.layers; ++i) {
+    const std::string prefix = layer_prefix(i);
+    LayerSpec& layer = spec.layers[i];
+    name_layer_norms(layer, prefix);
+    AttentionSpec attention = make_attention(sizes, rope);
+    name_attention(attention, prefix, biases, biases);
+    attention.query_norm = TensorRef(prefix + "self_attn.q_norm.weight");
+    attention.key_norm = TensorRef(prefix + "self_attn.k_norm.weight");
+    layer.mixer = std::move(attention);
+    layer.feed_forward = dense_feed_forward(prefix + "mlp.", width, activation);
   }
   return spec;
 }
 
-Result<DecoderSpec> read_gguf(const formats::Checkpoint& checkpoint) {
-  SHOAL_TRY(const DenseConfig config,
-            read_dense_metadata(checkpoint, kQwen3.name, engine::RopePairs::halves));
-  DecoderSpec spec = make_dense_spec(kQwen3.name, config);
-  spec.embedding = "token_embd.weight";
-  spec.final_norm = "output_norm.weight";
-  spec.head = checkpoint.find("output.weight") ? "output.weight" : spec.embedding;
-  for (uint32_t i = 0; i < spec.layer_count(); ++i) {
-    LayerTensors& names = spec.layers[i].tensors;
-    names = gguf_layer_names(i);
-    names.query_norm = fmt::format("blk.{}.attn_q_norm.weight", i);
-    names.key_norm = fmt::format("blk.{}.attn_k_norm.weight", i);
-    add_gguf_biases(i, checkpoint, names);
+Result<DecoderSpec> read_gguf(Metadata& metadata) {
+  SHOAL_TRY(const Sizes sizes, read_sizes(metadata));
+  SHOAL_TRY(const RopeSpec rope, read_rope(metadata, {.head_dim = sizes.head_dim}));
+  SHOAL_TRY(const uint32_t width, metadata.require_count("feed_forward_length", limits::kMaxWidth));
+  DecoderSpec spec = make_spec(metadata.architecture(), sizes);
+  name_gguf_model(spec, metadata.checkpoint());
+  for (uint32_t i = 0; i < sizes.layers; ++i) {
+    const std::string prefix = gguf_layer_prefix(i);
+    LayerSpec& layer = spec.layers[i];
+    name_gguf_layer_norms(layer, prefix);
+    AttentionSpec attention = make_attention(sizes, rope);
+    name_gguf_attention(attention, prefix, metadata.checkpoint());
+    attention.query_norm = TensorRef(prefix + "attn_q_norm.weight");
+    attention.key_norm = TensorRef(prefix + "attn_k_norm.weight");
+    layer.mixer = std::move(attention);
+    layer.feed_forward = gguf_dense_feed_forward(prefix, width, {}, metadata.checkpoint());
   }
   return spec;
 }
 
 }  // namespace
 
-const Architecture kQwen3{"qwen3", "Qwen3ForCausalLM", read_config, read_gguf};
+const Architecture kQwen3{"qwen3", "Qwen3ForCausalLM", "qwen3", read_config, read_gguf};
 
 }  // namespace shoal::model
