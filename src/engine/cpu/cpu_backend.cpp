@@ -21,6 +21,8 @@ CpuBackend::~CpuBackend() = default;
 Result<CpuBackend> CpuBackend::create(CpuBackendOptions options) {
   SHOAL_TRY(const cpu::Kernels* kernels, cpu::select_kernels(options.isa));
   SHOAL_TRY(cpu::KvCache cache, cpu::KvCache::create(options.kv, options.kv_layers));
+  SHOAL_TRY(cpu::RecurrentStates states,
+            cpu::RecurrentStates::create(options.kv.state_slots, options.kv_layers));
   if (options.shard.count == 0 || options.shard.rank >= options.shard.count) {
     return fail(ErrorCode::invalid_argument,
                 fmt::format("rank {} of {} ranks", options.shard.rank, options.shard.count));
@@ -29,7 +31,8 @@ Result<CpuBackend> CpuBackend::create(CpuBackendOptions options) {
     return fail(ErrorCode::invalid_argument, "a shard of several ranks needs a way to sum over them");
   }
   unsigned threads = options.thread_count == 0 ? usable_core_count() : options.thread_count;
-  return CpuBackend(std::make_unique<State>(std::move(options), *kernels, std::move(cache), threads));
+  return CpuBackend(
+      std::make_unique<State>(std::move(options), *kernels, std::move(cache), std::move(states), threads));
 }
 
 void CpuBackend::begin(const StepView& step) {
@@ -40,6 +43,7 @@ void CpuBackend::begin(const StepView& step) {
   for (const SequenceRows& sequence : step.sequences) {
     SHOAL_ASSERT(sequence.first_row == rows);
     rows += sequence.row_count;
+    SHOAL_ASSERT(state_->states.slot_count() == 0 || sequence.state_slot < state_->states.slot_count());
     if (state_->kv.layer_count() == 0) continue;
     uint64_t tokens = uint64_t{sequence.context_tokens} + sequence.row_count;
     SHOAL_ASSERT(tokens <= uint64_t{sequence.pages.size()} * state_->options.kv.page_tokens);
@@ -207,7 +211,7 @@ void CpuBackend::copy_page(uint32_t from, uint32_t to) {
 
 EngineMemory CpuBackend::memory() const {
   return {.weight_bytes = state_->weight_bytes,
-          .kv_bytes = state_->kv.bytes(),
+          .kv_bytes = state_->kv.bytes() + state_->states.bytes(),
           .scratch_bytes = state_->arena.capacity_bytes()};
 }
 

@@ -10,6 +10,7 @@
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/kv_cache.h"
 #include "engine/cpu/matrix_product.h"
+#include "engine/cpu/recurrent_states.h"
 #include "engine/cpu/rope_table.h"
 #include "engine/cpu/thread_pool.h"
 
@@ -29,10 +30,12 @@ struct CpuBackend::State {
   static constexpr uint64_t kSerialValues = 32
                                             << 10;  // elementwise work that is not worth waking a thread for
 
-  State(CpuBackendOptions given, const cpu::Kernels& chosen, cpu::KvCache cache, unsigned threads)
+  State(CpuBackendOptions given, const cpu::Kernels& chosen, cpu::KvCache cache, cpu::RecurrentStates slots,
+        unsigned threads)
       : options(std::move(given)),
         kernels(chosen),
         kv(std::move(cache)),
+        states(std::move(slots)),
         pool(threads),
         product(kernels, pool, arena),
         attention(kernels, pool, largest_head_dim(options.kv_layers)) {}
@@ -78,9 +81,16 @@ struct CpuBackend::State {
                                     std::move(memory));
   }
 
+  // Parts of delta_net: [T, channels] convolved, with queries and keys normalised; then the rule.
+  Tensor convolve(const Tensor& queries, const Tensor& keys, const Tensor& values, const Weight& taps,
+                  const StepView& step, const DeltaNetOp& op);
+  Tensor apply_delta_rule(const Tensor& mixed, const Tensor& factors, const Tensor& rates,
+                          const StepView& step, const DeltaNetOp& op);
+
   CpuBackendOptions options;
   const cpu::Kernels& kernels;
   cpu::KvCache kv;
+  cpu::RecurrentStates states;
   cpu::ThreadPool pool;
   cpu::Arena arena;
   cpu::MatrixProduct product;

@@ -14,7 +14,8 @@ namespace {
 // The channels [0, count <= 16) of `task`, over all its rows.
 inline void convolve_lanes(const ConvolutionTask& task, uint32_t channel, uint32_t count) {
   const uint32_t past = task.taps - 1;
-  float taps[kMaxTaps][16] = {};
+  float taps[kMaxTaps][16];  // the first task.taps of them
+  __builtin_memset(taps, 0, sizeof(taps[0]) * task.taps);
   for (uint32_t lane = 0; lane < count; ++lane) {
     for (uint32_t tap = 0; tap < task.taps; ++tap)
       taps[tap][lane] = task.weights[size_t{channel + lane} * task.taps + tap];
