@@ -13,6 +13,24 @@ namespace shoal::engine {
 
 static_assert(Backend<CpuBackend>);
 
+namespace {
+
+void activate(const cpu::Kernels& kernels, const Activation& activation, const float* gate, const float* up,
+              size_t size, float* output) {
+  switch (activation.kind) {
+    case Activation::Kind::silu:
+      return kernels.silu_multiply(gate, up, size, output);
+    case Activation::Kind::gelu_tanh:
+      return kernels.gelu_tanh_multiply(gate, up, size, output);
+    case Activation::Kind::sigmoid:
+      return kernels.sigmoid_multiply(gate, up, size, output);
+    case Activation::Kind::clamped_swiglu:
+      return kernels.clamped_swiglu(gate, up, activation.alpha, activation.limit, size, output);
+  }
+}
+
+}  // namespace
+
 CpuBackend::CpuBackend(std::unique_ptr<State> state) : state_(std::move(state)) {}
 CpuBackend::CpuBackend(CpuBackend&&) noexcept = default;
 CpuBackend& CpuBackend::operator=(CpuBackend&&) noexcept = default;
@@ -139,12 +157,10 @@ CpuTensor CpuBackend::head_norm(Tensor x, const Weight& weight, uint32_t head_si
 
 CpuTensor CpuBackend::activate_multiply(Tensor gate, Tensor up, const Activation& activation) {
   SHOAL_ASSERT(gate.rows == up.rows && gate.columns == up.columns);
-  SHOAL_ASSERT(activation.kind == Activation::Kind::silu || activation.kind == Activation::Kind::gelu_tanh);
   Tensor result = state_->allocate(gate.rows, gate.columns);
-  auto activate = activation.kind == Activation::Kind::silu ? state_->kernels.silu_multiply
-                                                            : state_->kernels.gelu_tanh_multiply;
   state_->for_rows(gate.rows, gate.columns, [&](uint32_t first, uint32_t end) {
-    activate(gate.row(first), up.row(first), size_t{end - first} * gate.columns, result.row(first));
+    activate(state_->kernels, activation, gate.row(first), up.row(first), size_t{end - first} * gate.columns,
+             result.row(first));
   });
   return result;
 }
@@ -156,14 +172,19 @@ CpuTensor CpuBackend::add(Tensor a, Tensor b) {
   return result;
 }
 
-CpuTensor CpuBackend::scale(Tensor, float) {
-  SHOAL_ASSERT(false);  // not there yet
-  return {};
+CpuTensor CpuBackend::scale(Tensor x, float factor) {
+  state_->for_rows(x.rows, x.columns, [&](uint32_t first, uint32_t end) {
+    state_->kernels.scale(x.row(first), factor, size_t{end - first} * x.columns, x.row(first));
+  });
+  return x;
 }
 
-CpuTensor CpuBackend::softcap(Tensor, float) {
-  SHOAL_ASSERT(false);  // not there yet
-  return {};
+CpuTensor CpuBackend::softcap(Tensor x, float cap) {
+  SHOAL_ASSERT(cap > 0);
+  state_->for_rows(x.rows, x.columns, [&](uint32_t first, uint32_t end) {
+    state_->kernels.softcap(x.row(first), cap, size_t{end - first} * x.columns, x.row(first));
+  });
+  return x;
 }
 
 CpuTensor CpuBackend::head_linear(Tensor, const Weight&) {

@@ -64,6 +64,13 @@ TEST(Elementwise, EveryInstructionSetGivesPortableBits) {
       compare("silu", [&](const Kernels& k, float* to) { k.silu_multiply(a.data(), b.data(), size, to); });
       compare("gelu",
               [&](const Kernels& k, float* to) { k.gelu_tanh_multiply(a.data(), b.data(), size, to); });
+      compare("sigmoid",
+              [&](const Kernels& k, float* to) { k.sigmoid_multiply(a.data(), b.data(), size, to); });
+      compare("clamped_swiglu", [&](const Kernels& k, float* to) {
+        k.clamped_swiglu(a.data(), b.data(), 1.702f, 1.5f, size, to);
+      });
+      compare("scale", [&](const Kernels& k, float* to) { k.scale(a.data(), 0.3f, size, to); });
+      compare("softcap", [&](const Kernels& k, float* to) { k.softcap(a.data(), 2.5f, size, to); });
       compare("exponential", [&](const Kernels& k, float* to) { k.exponential(a.data(), size, to); });
     }
   }
@@ -131,6 +138,54 @@ TEST(Elementwise, AgreesWithDoubleArithmetic) {
     double x = a[i], u = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
     EXPECT_NEAR(seen[i], 0.5 * x * (1 + std::tanh(u)) * b[i], 1e-6);
   }
+}
+
+TEST(Elementwise, GatesAgreeWithDoubleArithmetic) {
+  Random random(16);
+  uint32_t size = 1000;
+  std::vector<float> a = normal_values(size, random), b = normal_values(size, random), seen(size);
+  for (float& value : a) value *= 5;
+  for (float& value : b) value *= 5;
+  auto logistic = [](double x) { return 1 / (1 + std::exp(-x)); };
+  reference_kernels().sigmoid_multiply(a.data(), b.data(), size, seen.data());
+  for (uint32_t i = 0; i < size; ++i) ASSERT_NEAR(seen[i], logistic(a[i]) * b[i], 4e-6);
+  int clamped = 0;
+  reference_kernels().clamped_swiglu(a.data(), b.data(), 1.702f, 7.0f, size, seen.data());
+  for (uint32_t i = 0; i < size; ++i) {
+    double g = std::min(double{a[i]}, 7.0), u = std::clamp(double{b[i]}, -7.0, 7.0);
+    ASSERT_NEAR(seen[i], (u + 1) * g * logistic(1.702f * g), 2e-5);
+    clamped += std::abs(a[i]) > 7 || std::abs(b[i]) > 7;
+  }
+  EXPECT_GT(clamped, 10);
+  reference_kernels().scale(a.data(), 0.7f, size, seen.data());
+  for (uint32_t i = 0; i < size; ++i) ASSERT_EQ(seen[i], a[i] * 0.7f);
+}
+
+TEST(Softcap, IsWithinAFewUnitsInTheLastPlaceEvenNearZero) {
+  for (float cap : {1.0f, 30.0f, 50.0f}) {
+    std::vector<float> inputs;
+    for (int i = -100'000; i <= 100'000; ++i) inputs.push_back(static_cast<float>(i) * 12e-5f * cap);
+    for (int i = -120; i < 4; ++i) inputs.push_back(0.7f * std::ldexp(cap, i));
+    std::vector<float> seen(inputs.size());
+    reference_kernels().softcap(inputs.data(), cap, inputs.size(), seen.data());
+    double worst = 0;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      double exact = cap * std::tanh(double{inputs[i]} / cap);
+      worst = std::max(worst, units_in_the_last_place(seen[i], exact));
+    }
+    EXPECT_LT(worst, 4.0) << cap;
+    EXPECT_GT(worst, 0.4) << cap;
+  }
+}
+
+TEST(Softcap, KeepsSignsZerosAndNaN) {
+  float inputs[] = {0.0f, -0.0f, INFINITY, -INFINITY, 1e30f, -1e30f, NAN}, seen[7];
+  reference_kernels().softcap(inputs, 30.0f, 7, seen);
+  EXPECT_EQ(seen[0], 0.0f);
+  EXPECT_TRUE(std::signbit(seen[1]));
+  for (int i : {2, 4}) EXPECT_EQ(seen[i], 30.0f);
+  for (int i : {3, 5}) EXPECT_EQ(seen[i], -30.0f);
+  EXPECT_TRUE(std::isnan(seen[6]));
 }
 
 TEST(Rope, RotatesHalvesAndNeighbours) {

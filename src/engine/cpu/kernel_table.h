@@ -147,6 +147,11 @@ struct Kernels {
   void (*add)(const float* a, const float* b, size_t size, float* output);
   void (*silu_multiply)(const float* gate, const float* up, size_t size, float* output);
   void (*gelu_tanh_multiply)(const float* gate, const float* up, size_t size, float* output);
+  void (*sigmoid_multiply)(const float* gate, const float* up, size_t size, float* output);
+  void (*clamped_swiglu)(const float* gate, const float* up, float alpha, float limit, size_t size,
+                         float* output);  // see Activation
+  void (*scale)(const float* input, float factor, size_t size, float* output);
+  void (*softcap)(const float* input, float cap, size_t size, float* output);  // cap * tanh(input / cap)
   void (*exponential)(const float* input, size_t size,
                       float* output);  // exp, see sixteen_lanes/elementwise.h
   // Rotates the first 2 * pairs values of one head in place.

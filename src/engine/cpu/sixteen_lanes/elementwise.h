@@ -84,6 +84,34 @@ inline F32x16 gelu_tanh(F32x16 x) {
   return divide(x, add(broadcast(1.0f), exponential(minus_two_u)));
 }
 
+// 1 / (1 + exp(-x))
+inline F32x16 logistic(F32x16 x) {
+  F32x16 one = broadcast(1.0f);
+  return divide(one, add(one, exponential(subtract(zero_f32(), x))));
+}
+// cap * tanh(x / cap), within a few ulp of the result. tanh(y) of y = |x / cap| is 1 - 2 / (1 + exp(2 y))
+// from 0.5 on and sinh / cosh by their Taylor polynomials of degree 9 and 8 below. NaN stays NaN.
+inline F32x16 soft_cap(F32x16 x, F32x16 cap) {
+  const float border = 0.5f, below_border = 0.49999997f;
+  F32x16 one = broadcast(1.0f), quotient = divide(x, cap);
+  I32x16 sign = bit_and(bits(quotient), broadcast(INT32_MIN));
+  F32x16 y = from_bits(bit_and(bits(quotient), broadcast(INT32_MAX)));
+  F32x16 large = subtract(one, divide(broadcast(2.0f), add(one, exponential(add(y, y)))));
+  F32x16 z = multiply(y, y);
+  F32x16 sinh = fma(z, broadcast(1.0f / 362880), broadcast(1.0f / 5040));
+  sinh = fma(sinh, z, broadcast(1.0f / 120));
+  sinh = fma(sinh, z, broadcast(1.0f / 6));
+  sinh = fma(multiply(sinh, z), y, y);
+  F32x16 cosh = fma(z, broadcast(1.0f / 40320), broadcast(1.0f / 720));
+  cosh = fma(cosh, z, broadcast(1.0f / 24));
+  cosh = fma(cosh, z, broadcast(0.5f));
+  cosh = fma(cosh, z, one);
+  // One of the two is 0, unless both are NaN.
+  F32x16 tanh = add(zero_where_less(y, broadcast(border), large),
+                    zero_where_less(broadcast(below_border), y, divide(sinh, cosh)));
+  return multiply(from_bits(add(bits(tanh), sign)), cap);
+}
+
 void silu_multiply(const float* gate, const float* up, size_t size, float* output) {
   for_lanes(size, [&](size_t i, uint32_t count) {
     store_up_to(output + i, multiply(silu(load_up_to(gate + i, count)), load_up_to(up + i, count)), count);
@@ -93,6 +121,38 @@ void gelu_tanh_multiply(const float* gate, const float* up, size_t size, float* 
   for_lanes(size, [&](size_t i, uint32_t count) {
     store_up_to(output + i, multiply(gelu_tanh(load_up_to(gate + i, count)), load_up_to(up + i, count)),
                 count);
+  });
+}
+
+void sigmoid_multiply(const float* gate, const float* up, size_t size, float* output) {
+  for_lanes(size, [&](size_t i, uint32_t count) {
+    F32x16 factor = logistic(load_up_to(gate + i, count));
+    store_up_to(output + i, multiply(factor, load_up_to(up + i, count)), count);
+  });
+}
+// g / (1 + exp(-alpha g)) * (u + 1), where minimum and maximum have the value second, so that NaN stays.
+void clamped_swiglu(const float* gate, const float* up, float alpha, float limit, size_t size,
+                    float* output) {
+  F32x16 one = broadcast(1.0f), negated_alpha = broadcast(-alpha);
+  F32x16 top = broadcast(limit), bottom = broadcast(-limit);
+  for_lanes(size, [&](size_t i, uint32_t count) {
+    F32x16 g = minimum(top, load_up_to(gate + i, count));
+    F32x16 u = maximum(bottom, minimum(top, load_up_to(up + i, count)));
+    F32x16 gated = divide(g, add(one, exponential(multiply(g, negated_alpha))));
+    store_up_to(output + i, multiply(gated, add(u, one)), count);
+  });
+}
+
+void scale_by(const float* input, float factor, size_t size, float* output) {
+  F32x16 by = broadcast(factor);
+  for_lanes(size, [&](size_t i, uint32_t count) {
+    store_up_to(output + i, multiply(load_up_to(input + i, count), by), count);
+  });
+}
+void softcap(const float* input, float cap, size_t size, float* output) {
+  F32x16 caps = broadcast(cap);
+  for_lanes(size, [&](size_t i, uint32_t count) {
+    store_up_to(output + i, soft_cap(load_up_to(input + i, count), caps), count);
   });
 }
 

@@ -9,11 +9,6 @@
 namespace shoal::engine::cpu {
 namespace {
 
-inline F32x16 logistic(F32x16 x) {
-  F32x16 one = broadcast(1.0f);
-  return divide(one, add(one, exponential(subtract(zero_f32(), x))));
-}
-
 void softmax_scores(const float* logits, uint32_t size, float* output) {
   const F32x16 nothing = broadcast(-__builtin_inff());
   F32x16 largest = nothing;
