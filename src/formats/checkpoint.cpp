@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <optional>
-#include <set>
 #include <system_error>
 
 #include "base/assert.h"
 #include "base/file.h"
 #include "base/limits.h"
+#include "formats/gguf_parts.h"
+#include "formats/join_parts.h"
 #include "formats/layout.h"
+#include "formats/quantisation.h"
 #include "formats/safetensors.h"
+#include "formats/shard_index.h"
 
 namespace shoal::formats {
 
@@ -36,63 +39,10 @@ struct Checkpoint::State {
 namespace {
 
 constexpr std::string_view kSingleFile = "model.safetensors";
-constexpr std::string_view kIndexFile = "model.safetensors.index.json";
-
-// A name inside a directory, nothing that leads out of it.
-bool is_plain_name(std::string_view name) {
-  return !name.empty() && name != "." && name != ".." &&
-         name.find_first_of(std::string_view("/\\\0", 3)) == name.npos;
-}
 
 bool is_there(const std::filesystem::path& path) {
   std::error_code error;
   return std::filesystem::exists(path, error) && !error;
-}
-
-// The GGUF files of a directory, sorted; empty when it cannot be read.
-std::vector<std::filesystem::path> list_gguf_files(const std::filesystem::path& directory) {
-  std::vector<std::filesystem::path> found;
-  std::error_code error;
-  for (std::filesystem::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    if (entry->path().extension() == ".gguf") found.push_back(entry->path());
-  }
-  std::ranges::sort(found);
-  return found;
-}
-
-struct ShardIndex {
-  std::vector<std::string> files;                         // sorted
-  std::vector<std::pair<std::string, uint32_t>> tensors;  // name, index into files
-};
-
-Result<ShardIndex> read_shard_index(const std::filesystem::path& directory) {
-  SHOAL_TRY(const std::string text, read_text_file(directory / kIndexFile, limits::kMaxShardIndexBytes));
-  SHOAL_TRY(const JsonObject index, parse_json_object(text, kIndexFile));
-  SHOAL_TRY(const JsonObject* weight_map, get_object(index, "weight_map"));
-  if (!weight_map || weight_map->empty()) {
-    return fail(ErrorCode::malformed, fmt::format("{}: 'weight_map' is missing or empty", kIndexFile));
-  }
-  std::set<std::string, std::less<>> names;
-  for (const auto& [tensor, file] : *weight_map) {
-    const std::string_view name = file.is_string() ? std::string_view(file.get_string()) : std::string_view();
-    if (!is_plain_name(name)) {
-      return fail(ErrorCode::malformed,
-                  fmt::format("{}: tensor {} is said to be in {}, which is not a plain file name", kIndexFile,
-                              quote(tensor), quote(name)));
-    }
-    names.emplace(name);
-  }
-  if (names.size() > limits::kMaxShardFiles) {
-    return fail(ErrorCode::limit_exceeded, fmt::format("{}: {} files, over the limit of {}", kIndexFile,
-                                                       names.size(), limits::kMaxShardFiles));
-  }
-  ShardIndex result{{names.begin(), names.end()}, {}};
-  for (const auto& [tensor, file] : *weight_map) {
-    const auto place = std::ranges::lower_bound(result.files, std::string_view(file.get_string()));
-    result.tensors.emplace_back(tensor, static_cast<uint32_t>(place - result.files.begin()));
-  }
-  return result;
 }
 
 }  // namespace
@@ -117,7 +67,7 @@ struct CheckpointLoader {
       return finish(open_gguf(state.path));
     }
     state.directory = state.path;
-    const bool has_weights = is_there(state.path / kSingleFile) || is_there(state.path / kIndexFile);
+    const bool has_weights = is_there(state.path / kSingleFile) || is_there(state.path / kShardIndexFile);
     return finish(has_weights ? open_safetensors() : open_only_gguf());
   }
 
@@ -128,12 +78,12 @@ struct CheckpointLoader {
     state.by_name.resize(state.tensors.size());
     for (uint32_t i = 0; i < state.by_name.size(); ++i) {
       state.by_name[i] = i;
-      state.total_bytes += state.tensors[i].bytes;
+      state.total_bytes += state.tensors[i].stored_bytes();
     }
     std::ranges::sort(state.by_name, {}, name_of);
     const auto twin = std::ranges::adjacent_find(state.by_name, {}, name_of);
     if (twin == state.by_name.end()) return {};
-    return fail(ErrorCode::malformed, fmt::format("tensor {} is in two files", quote(name_of(*twin))));
+    return fail(ErrorCode::malformed, fmt::format("tensor {} appears twice", quote(name_of(*twin))));
   }
 
   Result<> map(const std::filesystem::path& path) {
@@ -144,89 +94,88 @@ struct CheckpointLoader {
   }
 
   Result<> open_only_gguf() {
-    const auto found = list_gguf_files(state.path);
-    if (found.size() == 1) return open_gguf(found.front());
-    if (found.empty()) {
-      return fail(ErrorCode::not_found, fmt::format("{} holds neither {}, {} nor a .gguf file",
-                                                    quote(state.path.native()), kSingleFile, kIndexFile));
-    }
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("{} holds {} .gguf files", quote(state.path.native()), found.size()),
-                "name one of them");
+    auto found = find_only_gguf(state.path);
+    if (found) return open_gguf(*found);
+    if (found.error().code != ErrorCode::not_found) return std::unexpected(std::move(found).error());
+    return fail(ErrorCode::not_found, fmt::format("{} holds neither {}, {} nor a .gguf file",
+                                                  quote(state.path.native()), kSingleFile, kShardIndexFile));
   }
 
   Result<> open_gguf(const std::filesystem::path& path) {
     state.format = CheckpointFormat::gguf;
+    std::vector<GgufHeader> parts(1);
+    SHOAL_TRY(parts.front(), add_gguf(path));
+    SHOAL_TRY(const auto paths, list_parts(path, parts.front().metadata));
+    if (paths.size() > 1) {
+      parts.clear();
+      state.files.clear();
+      state.maps.clear();
+      for (const auto& part : paths) {
+        if (!is_there(part)) return missing_part(part, paths.size());
+        SHOAL_TRY(GgufHeader header, add_gguf(part));
+        parts.push_back(std::move(header));
+      }
+    }
+    SHOAL_TRY_VOID(check_parts(parts));
+    for (uint32_t file = 0; file < parts.size(); ++file) {
+      for (auto& tensor : parts[file].tensors) {
+        state.tensors.push_back({.name = std::move(tensor.name),
+                                 .type = tensor.type,
+                                 .shape = std::move(tensor.shape),
+                                 .file = file,
+                                 .offset = tensor.offset,
+                                 .bytes = tensor.bytes});
+      }
+    }
+    state.gguf = std::move(parts.front().metadata);
+    return check_tensor_count(state.tensors.size());
+  }
+
+  Result<GgufHeader> add_gguf(const std::filesystem::path& path) {
     SHOAL_TRY_VOID(map(path));
-    auto header = parse_gguf(state.maps.front().bytes());
+    auto header = parse_gguf(state.maps.back().bytes());
     if (!header) return fail_within(quote(path.filename().native()), std::move(header).error());
-    SHOAL_TRY(const auto split_count, header->metadata.get_integer("split.count", 0, INT64_MAX));
-    const int64_t parts = split_count.value_or(1);
-    if (parts > 1) {
-      return fail(
-          ErrorCode::unsupported,
-          fmt::format("{} is one of {} parts of a split GGUF file", quote(path.filename().native()), parts),
-          "join them with llama-gguf-split --merge");
-    }
-    state.tensors.reserve(header->tensors.size());
-    for (auto& tensor : header->tensors) {
-      state.tensors.push_back({.name = std::move(tensor.name),
-                               .type = tensor.type,
-                               .shape = std::move(tensor.shape),
-                               .file = 0,
-                               .offset = tensor.offset,
-                               .bytes = tensor.bytes});
-    }
-    state.gguf = std::move(header->metadata);
-    return {};
+    return header;
+  }
+
+  static std::unexpected<Error> missing_part(const std::filesystem::path& path, size_t count) {
+    return fail(
+        ErrorCode::not_found,
+        fmt::format("{} is missing, one of the model's {} parts", quote(path.filename().native()), count),
+        "fetch all parts into one directory");
   }
 
   Result<> open_safetensors() {
     state.format = CheckpointFormat::safetensors;
     SHOAL_TRY(const std::string config, read_text_file(state.path / "config.json", limits::kMaxConfigBytes));
     SHOAL_TRY(state.config, parse_json_object(config, "config.json"));
-    if (is_there(state.path / kSingleFile)) return add_safetensors(std::string(kSingleFile));
-    SHOAL_TRY(const ShardIndex index, read_shard_index(state.path));
-    for (const auto& file : index.files) SHOAL_TRY_VOID(add_safetensors(file));
-    return check_against(index);
+    SHOAL_TRY(const Quantisation quantisation, read_quantisation(*state.config));
+    std::vector<StoredTensor> stored;
+    if (is_there(state.path / kSingleFile)) {
+      SHOAL_TRY_VOID(add_safetensors(std::string(kSingleFile), stored));
+    } else {
+      SHOAL_TRY(const ShardIndex index, read_shard_index(state.path));
+      for (const auto& file : index.files) SHOAL_TRY_VOID(add_safetensors(file, stored));
+      SHOAL_TRY_VOID(check_against_index(stored, index));
+    }
+    SHOAL_TRY(state.tensors, join_parts(std::move(stored), quantisation));
+    return {};
   }
 
-  Result<> add_safetensors(const std::string& name) {
+  Result<> add_safetensors(const std::string& name, std::vector<StoredTensor>& stored) {
     SHOAL_TRY_VOID(map(state.path / name));
     auto tensors = parse_safetensors(state.maps.back().bytes());
     if (!tensors) return fail_within(quote(name), std::move(tensors).error());
     const auto file = static_cast<uint32_t>(state.files.size() - 1);
-    for (auto& tensor : *tensors) {
-      const auto type = tensor_type_from_dtype(tensor.dtype);
-      if (!type)
-        return fail_within(fmt::format("{}: tensor {}", quote(name), quote(tensor.name)), type.error());
-      state.tensors.push_back({.name = std::move(tensor.name),
-                               .type = *type,
-                               .shape = std::move(tensor.shape),
-                               .file = file,
-                               .offset = tensor.offset,
-                               .bytes = tensor.bytes});
-    }
-    if (state.tensors.size() > limits::kMaxTensors) {
-      return fail(ErrorCode::limit_exceeded,
-                  fmt::format("{} tensors in the first {} files, over the limit of {}", state.tensors.size(),
-                              state.files.size(), limits::kMaxTensors));
-    }
-    return {};
+    for (auto& tensor : *tensors) stored.push_back({std::move(tensor), file});
+    return check_tensor_count(stored.size());
   }
 
-  // Every tensor that the index names must be in the file it names.
-  Result<> check_against(const ShardIndex& index) {
-    std::vector<std::pair<std::string_view, uint32_t>> held;
-    held.reserve(state.tensors.size());
-    for (const auto& tensor : state.tensors) held.emplace_back(tensor.name, tensor.file);
-    std::ranges::sort(held);
-    for (const auto& [name, file] : index.tensors) {
-      if (std::ranges::binary_search(held, std::pair(std::string_view(name), file))) continue;
-      return fail(ErrorCode::malformed, fmt::format("{} says that tensor {} is in {}, but it is not",
-                                                    kIndexFile, quote(name), quote(index.files[file])));
-    }
-    return {};
+  Result<> check_tensor_count(size_t count) const {
+    if (count <= limits::kMaxTensors) return {};
+    return fail(ErrorCode::limit_exceeded,
+                fmt::format("{} tensors in the first {} files, over the limit of {}", count,
+                            state.files.size(), limits::kMaxTensors));
   }
 };
 
@@ -271,6 +220,8 @@ ByteView Checkpoint::bytes(const TensorInfo& tensor) const {
 
 void Checkpoint::drop_pages(const TensorInfo& tensor) const {
   state_->maps[tensor.file].drop_pages(bytes(tensor));
+  if (tensor.scales) drop_pages(*tensor.scales);
+  if (tensor.biases) drop_pages(*tensor.biases);
 }
 
 const GgufMetadata* Checkpoint::gguf() const {

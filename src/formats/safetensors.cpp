@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 #include <optional>
 
+#include "base/assert.h"
 #include "base/limits.h"
 #include "formats/layout.h"
 
@@ -50,6 +51,7 @@ class HeaderHandler {
   std::vector<SafetensorsTensor> tensors;
 
   const std::string& fault() const { return fault_; }
+  ErrorCode fault_code() const { return fault_code_; }
 
   bool on_document_begin(Code&) { return true; }
   bool on_document_end(Code&) { return true; }
@@ -122,8 +124,11 @@ class HeaderHandler {
     if (!in_tensor() || list_ || key_ != "dtype" || has_dtype_) {
       return stop(code, fmt::format("unexpected text {}", quote(text)));
     }
+    const auto* dtype = std::ranges::find(kDtypes, text, &Dtype::name);
+    if (dtype == kDtypes.end())
+      return stop(code, fmt::format("unknown dtype {}", quote(text)), ErrorCode::unsupported);
     has_dtype_ = true;
-    tensors.back().dtype = text;
+    tensors.back().dtype = dtype->name;
     return true;
   }
 
@@ -155,7 +160,8 @@ class HeaderHandler {
     return true;
   }
 
-  bool stop(Code& code, std::string fault) {
+  bool stop(Code& code, std::string fault, ErrorCode fault_code = ErrorCode::malformed) {
+    fault_code_ = fault_code;
     fault_ = in_tensor() || depth_ == 1
                  ? fmt::format("{}: {}", quote(tensors.empty() ? "" : tensors.back().name), fault)
                  : std::move(fault);
@@ -173,6 +179,7 @@ class HeaderHandler {
   std::vector<uint64_t>* list_ = nullptr;  // the list being read
   std::vector<uint64_t> offsets_;
   std::string fault_;
+  ErrorCode fault_code_ = ErrorCode::malformed;
 };
 
 Result<std::vector<SafetensorsTensor>> parse_header(std::string_view header) {
@@ -184,7 +191,8 @@ Result<std::vector<SafetensorsTensor>> parse_header(std::string_view header) {
   boost::system::error_code error;
   const size_t used = parser.write_some(false, header.data(), header.size(), error);
   const std::string& fault = parser.handler().fault();
-  if (!fault.empty()) return fail(ErrorCode::malformed, fmt::format("safetensors header: {}", fault));
+  if (!fault.empty())
+    return fail(parser.handler().fault_code(), fmt::format("safetensors header: {}", fault));
   if (error) {
     return fail(ErrorCode::malformed, fmt::format("the safetensors header is not valid JSON at byte {}: {}",
                                                   used, error.message()));
@@ -199,8 +207,7 @@ Result<std::vector<SafetensorsTensor>> parse_header(std::string_view header) {
 // Checks one tensor's numbers and makes its offset one from the start of the file.
 Result<> place_tensor(SafetensorsTensor& tensor, uint64_t data_offset, uint64_t file_bytes) {
   const auto* dtype = std::ranges::find(kDtypes, tensor.dtype, &Dtype::name);
-  if (dtype == kDtypes.end())
-    return fail(ErrorCode::unsupported, fmt::format("unknown dtype {}", quote(tensor.dtype)));
+  SHOAL_ASSERT(dtype != kDtypes.end());
   SHOAL_TRY(const uint64_t values, count_values(tensor.shape));
   const auto expected = checked_multiply(values, dtype->bytes);
   if (!expected || *expected != tensor.bytes) {
@@ -257,7 +264,8 @@ Result<TensorType> tensor_type_from_dtype(std::string_view dtype) {
   if (dtype == "F16") return TensorType::f16;
   if (dtype == "F32") return TensorType::f32;
   return fail(ErrorCode::unsupported, fmt::format("weights of type {} are not supported", quote(dtype)),
-              "use a checkpoint in BF16, F16 or F32, or a GGUF file");
+              "use a checkpoint in BF16, F16 or F32, one that is quantised as FP8 with blocks, MXFP4 or MLX, "
+              "or a GGUF file");
 }
 
 }  // namespace shoal::formats

@@ -16,7 +16,7 @@ namespace shoal::formats {
 
 struct SafetensorsTensor {
   std::string name;
-  std::string dtype;            // "BF16", "U8", … as in the file; one whose size we know
+  std::string_view dtype;       // "BF16", "U8", …; one whose size we know; the text is a constant
   std::vector<uint64_t> shape;  // outermost first; empty for a scalar
   uint64_t offset = 0;          // from the start of the file
   uint64_t bytes = 0;
@@ -26,7 +26,7 @@ struct SafetensorsTensor {
 // and dropped. Memory stays below the header's own size and a constant per tensor: no JSON tree is built.
 Result<std::vector<SafetensorsTensor>> parse_safetensors(ByteView file);
 
-// BF16, F16 and F32; any other dtype is `unsupported`.
+// BF16, F16 and F32, which are weights as they are; any other dtype is `unsupported`.
 Result<TensorType> tensor_type_from_dtype(std::string_view dtype);
 
 }  // namespace shoal::formats
