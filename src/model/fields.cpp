@@ -227,10 +227,18 @@ Result<> Fields::expect_flag(std::string_view name, bool only) {
 }
 
 Result<> Fields::refuse_unused() const {
+  // Some configurations state a window and a flag that switches it off.
+  const Json* windows = find(*object_, "use_sliding_window");
+  const bool windows_are_off = windows && windows->is_bool() && !windows->get_bool();
   for (const auto& field : kMathematicalFields) {
     const Json* value = find(*object_, field.name);
     if (!value || read_.contains(field.name) || is_neutral(*value, field)) continue;
+    if (windows_are_off && field.name == "sliding_window") continue;
     return not_supported(field.name);
+  }
+  for (const auto& [name, value] : *object_) {
+    const bool is_part = !path_.empty() && value.is_object();  // a whole section that nobody read
+    if (is_part && !read_.contains(std::string_view(name))) return not_supported(name);
   }
   return {};
 }

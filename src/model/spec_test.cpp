@@ -278,8 +278,6 @@ TEST_F(ChangedConfig, RefusesFieldsThatChangeTheMaths) {
        "partial_rotary_factor"},
       {R"({"attn_logit_softcapping":50.0})", "'attn_logit_softcapping' is 5E1"},
       {R"({"pretraining_tp":2})", "'pretraining_tp' is 2"},
-      {R"({"quantization_config":{"quant_method":"awq"}})", "'quantization_config'"},
-      {R"({"rope_scaling":{"type":"yarn","factor":4.0}})", "'rope_scaling.rope_type' is \"yarn\""},
       {R"({"rope_scaling":{"rope_type":"dynamic","factor":2.0}})", "is \"dynamic\""},
       {R"({"rope_parameters":{"full_attention":{"rope_theta":10000}}})", "'rope_parameters.full_attention'"},
       {R"({"model_type":"gemma2"})", "'model_type' is 'gemma2'"},

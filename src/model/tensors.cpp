@@ -147,10 +147,7 @@ bool is_ignored(const DecoderSpec& spec, std::string_view name) {
 Result<> refuse_unused(const DecoderSpec& spec, const Checkpoint& checkpoint,
                        std::vector<std::string_view> used) {
   const bool is_gguf = checkpoint.gguf() != nullptr;
-  // Read already; idle when the head is tied.
-  for (const char* name : is_gguf ? std::initializer_list<const char*>{"rope_freqs.weight"}
-                                  : std::initializer_list<const char*>{"lm_head.weight"})
-    used.push_back(name);
+  used.push_back(is_gguf ? "rope_freqs.weight" : "lm_head.weight");  // read already; idle when the head is tied
   std::ranges::sort(used);
   for (const auto& tensor : checkpoint.tensors()) {
     if (std::ranges::binary_search(used, std::string_view(tensor.name)) || is_ignored(spec, tensor.name))
