@@ -40,7 +40,7 @@ uint64_t AttentionPlan::cut(const StepView& step, const AttentionOp& op) {
 }
 
 void AttentionPlan::run(const KvCache& cache, const StepView& step, const AttentionOp& op,
-                        const float* queries, float* output) {
+                        const float* queries, const float* sinks, float* output) {
   uint64_t scores = cut(step, op);
   size_t row_floats = size_t{op.query_heads} * op.head_dim;
   Kernels::Attend attend = cache.config().type == KvType::f32 ? kernels_.attend_f32 : kernels_.attend_f16;
@@ -50,6 +50,8 @@ void AttentionPlan::run(const KvCache& cache, const StepView& step, const Attent
     AttentionTask task = {};
     cache.locate(task, op.layer, tile.kv_head, sequence.pages);
     task.scale = op.scale;
+    task.softcap = op.softcap;
+    task.has_sinks = sinks != nullptr;
     task.scratch = scratch_[thread].data();
     for (uint32_t row = tile.first_row; row < tile.first_row + tile.row_count; ++row) {
       uint32_t end = sequence.context_tokens + row + 1;
@@ -58,6 +60,7 @@ void AttentionPlan::run(const KvCache& cache, const StepView& step, const Attent
         uint32_t query = task.query_count++;
         task.queries[query] = queries + offset;
         task.outputs[query] = output + offset;
+        if (sinks != nullptr) task.sinks[query] = sinks[head];
         task.first_visible[query] = op.window != 0 && end > op.window ? end - op.window : 0;
         task.end_visible[query] = end;
       }

@@ -15,9 +15,9 @@ class AttentionPlan {
   AttentionPlan(const Kernels& kernels, ThreadPool& pool, uint32_t largest_head_dim);
 
   // queries and output are [rows, query_heads * head_dim]; the step's keys and values are in the cache
-  // already.
+  // already. sinks are [query_heads] or null.
   void run(const KvCache& cache, const StepView& step, const AttentionOp& op, const float* queries,
-           float* output);
+           const float* sinks, float* output);
 
  private:
   struct Tile {

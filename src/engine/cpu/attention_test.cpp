@@ -14,7 +14,17 @@ struct Heads {
   uint32_t window = 0;
   uint32_t page_tokens = 16;
   KvType type = KvType::f32;
+  float softcap = 0;
+  bool sinks = false;
 };
+
+// From far below the scores to above most of them.
+std::vector<float> sinks_of(const Heads& heads) {
+  std::vector<float> sinks(heads.query_heads);
+  for (uint32_t head = 0; head < heads.query_heads; ++head)
+    sinks[head] = -30.0f + 40.0f * static_cast<float>(head + 1) / static_cast<float>(heads.query_heads);
+  return sinks;
+}
 
 // The tokens of one sequence, all at once: q, k and v as [tokens, heads * head_dim].
 struct Tokens {
@@ -53,7 +63,9 @@ std::vector<float> attend_in_chunks(const Kernels& kernels, const Heads& heads, 
                     .kv_heads = heads.kv_heads,
                     .head_dim = heads.head_dim,
                     .scale = 0.25f,
-                    .window = heads.window};
+                    .window = heads.window,
+                    .softcap = heads.softcap};
+  std::vector<float> sinks = sinks_of(heads);
   size_t query_floats = size_t{heads.query_heads} * heads.head_dim;
   std::vector<float> output(tokens.queries.size());
   uint32_t done = 0;
@@ -64,7 +76,8 @@ std::vector<float> attend_in_chunks(const Kernels& kernels, const Heads& heads, 
     }
     SequenceRows rows = {.first_row = 0, .row_count = count, .context_tokens = done, .pages = pages};
     StepView step = {.token_ids = {}, .positions = {}, .sequences = {&rows, 1}, .output_rows = {}};
-    plan.run(cache, step, op, &tokens.queries[done * query_floats], &output[done * query_floats]);
+    plan.run(cache, step, op, &tokens.queries[done * query_floats], heads.sinks ? sinks.data() : nullptr,
+             &output[done * query_floats]);
     done += count;
   }
   return output;
@@ -83,12 +96,14 @@ std::vector<double> exact_attention(const Heads& heads, const Tokens& tokens) {
       uint32_t first = heads.window != 0 && i + 1 > heads.window ? i + 1 - heads.window : 0;
       const float* query = &tokens.queries[(size_t{i} * heads.query_heads + head) * size];
       double* to = &output[(size_t{i} * heads.query_heads + head) * size];
-      double sum = 0;
+      double sum = heads.sinks ? std::exp(sinks_of(heads)[head]) : 0;
       for (uint32_t j = first; j <= i; ++j) {
         size_t at = (size_t{j} * heads.kv_heads + head / group) * size;
         double score = 0;
         for (uint32_t d = 0; d < size; ++d) score += double{query[d]} * tokens.keys[at + d];
-        double weight = std::exp(0.25 * score);
+        score *= 0.25;
+        if (heads.softcap != 0) score = heads.softcap * std::tanh(score / heads.softcap);
+        double weight = std::exp(score);
         sum += weight;
         for (uint32_t d = 0; d < size; ++d) to[d] += weight * tokens.values[at + d];
       }
@@ -107,13 +122,17 @@ std::vector<Heads> all_heads() {
           {.window = 1},
           {.window = 17},
           {.window = 70, .page_tokens = 32},
+          {.softcap = 5},
+          {.sinks = true},
+          {.query_heads = 16, .kv_heads = 1, .head_dim = 24, .window = 20, .softcap = 3, .sinks = true},
           {.type = KvType::f16},
           {.query_heads = 7, .kv_heads = 1, .head_dim = 40, .window = 33, .type = KvType::f16}};
 }
 
 std::string describe(const Heads& heads) {
   return "heads " + std::to_string(heads.query_heads) + "/" + std::to_string(heads.kv_heads) + " of " +
-         std::to_string(heads.head_dim) + " window " + std::to_string(heads.window);
+         std::to_string(heads.head_dim) + " window " + std::to_string(heads.window) + " cap " +
+         std::to_string(heads.softcap) + (heads.sinks ? " with sinks" : "");
 }
 
 TEST(Attention, AgreesWithDoubleArithmetic) {
@@ -173,6 +192,18 @@ TEST(Attention, SurvivesScoresThatWouldOverflowTheExponential) {
   Tokens tokens = random_tokens(heads, 100, random);
   for (float& value : tokens.queries) value *= 1000;
   for (float value : attend_at_once(reference_kernels(), heads, tokens)) ASSERT_TRUE(std::isfinite(value));
+}
+
+TEST(Attention, LeavesMostOfTheWeightToASinkAboveAllScores) {
+  Random random(26);
+  Heads heads = {.query_heads = 4, .kv_heads = 4, .sinks = true};
+  Tokens tokens = random_tokens(heads, 70, random);
+  for (float& value : tokens.queries) value = 0;  // all scores 0, sinks up to 10
+  std::vector<float> seen = attend_at_once(reference_kernels(), heads, tokens);
+  for (uint32_t i = 0; i < 70; ++i) {
+    const float* last_head = &seen[(size_t{i} * 4 + 3) * 32];
+    for (uint32_t d = 0; d < 32; ++d) EXPECT_LT(std::abs(last_head[d]), 70 * 3.0 * std::exp(-10));
+  }
 }
 
 TEST(KvCache, RefusesWhatItCannotHold) {

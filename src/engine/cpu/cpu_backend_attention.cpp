@@ -24,7 +24,7 @@ CpuTensor CpuBackend::rope(Tensor x, const StepView& step, const RopeOp& op, uin
 
 CpuTensor CpuBackend::attend(Tensor queries, Tensor keys, Tensor values, const StepView& step,
                              const AttentionOp& op, const Weight* sinks) {
-  SHOAL_ASSERT(sinks == nullptr && op.softcap == 0);  // not there yet
+  SHOAL_ASSERT(sinks == nullptr || sinks->vector.size() == op.query_heads);
   cpu::KvCache& cache = state_->kv;
   SHOAL_ASSERT(op.layer < cache.layer_count() && op.kv_heads == cache.kv_heads(op.layer) &&
                op.head_dim == cache.head_dim(op.layer) && op.query_heads % op.kv_heads == 0);
@@ -40,7 +40,8 @@ CpuTensor CpuBackend::attend(Tensor queries, Tensor keys, Tensor values, const S
     });
   }
   Tensor result = state_->allocate(queries.rows, queries.columns);
-  state_->attention.run(cache, step, op, queries.data, result.data);
+  state_->attention.run(cache, step, op, queries.data, sinks == nullptr ? nullptr : sinks->vector.data(),
+                        result.data);
   return result;
 }
 

@@ -19,6 +19,8 @@ namespace shoal::engine {
 // A rope table of this step, for the layers that share it.
 struct CpuRopeTable {
   const float* frequencies;
+  const float* long_frequencies;
+  uint32_t long_after_tokens;
   size_t pairs;
   float magnitude;
   float* cosines;  // [rows, pairs]
@@ -66,7 +68,8 @@ struct CpuBackend::State {
     size_t pairs = op.inverse_frequencies.size();
     for (const CpuRopeTable& table : rope_tables) {
       if (table.frequencies == op.inverse_frequencies.data() && table.pairs == pairs &&
-          table.magnitude == op.magnitude) {
+          table.magnitude == op.magnitude && table.long_frequencies == op.long_inverse_frequencies.data() &&
+          table.long_after_tokens == op.long_after_tokens) {
         return table;
       }
     }
@@ -74,10 +77,10 @@ struct CpuBackend::State {
     cpu::ArenaBlock memory = arena.allocate_floats(2 * rows * pairs);
     float *cosines = memory.floats(), *sines = cosines + rows * pairs;
     for_rows(rows, static_cast<uint32_t>(pairs * 8), [&](uint32_t first, uint32_t end) {
-      cpu::fill_rope_table(op, step.positions.subspan(first, end - first), cosines + first * pairs,
-                           sines + first * pairs);
+      cpu::fill_rope_table(op, step, first, end, cosines, sines);
     });
-    return rope_tables.emplace_back(op.inverse_frequencies.data(), pairs, op.magnitude, cosines, sines,
+    return rope_tables.emplace_back(op.inverse_frequencies.data(), op.long_inverse_frequencies.data(),
+                                    op.long_after_tokens, pairs, op.magnitude, cosines, sines,
                                     std::move(memory));
   }
 

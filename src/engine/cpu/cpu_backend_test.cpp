@@ -173,6 +173,38 @@ TEST(CpuBackend, CopiedPageServesAsTheOriginal) {
   EXPECT_TRUE(same_bits(std::span(whole).last(seen.size()), seen));
 }
 
+TEST(CpuBackend, RotatesTheFirstValuesOfEachHeadAndTensorsOfOneHead) {
+  CpuBackend b = backend();
+  std::vector<float> frequencies = {1.0f, 0.3f, 0.01f};
+  RopeOp rope = {.dimensions = 6, .inverse_frequencies = frequencies};
+  Random random(32);
+  std::vector<float> hidden = cpu::normal_values(2 * 20, random);
+  int32_t positions[] = {11, 12};
+  uint32_t page = 0;
+  SequenceRows rows = {0, 2, 11, {&page, 1}};
+  StepView step = {{}, positions, {&rows, 1}, {}};
+  for (uint32_t head_size : {10u, 20u}) {
+    for (RopePairs pairs : {RopePairs::halves, RopePairs::interleaved}) {
+      rope.pairs = pairs;
+      b.begin(step);
+      auto seen = *b.output(b.rope(b.input(step, hidden), step, rope, head_size));
+      std::vector<float> expected = hidden;
+      for (size_t row = 0; row < 2; ++row) {
+        for (size_t head = row * 20; head < row * 20 + 20; head += head_size) {
+          for (size_t i = 0; i < 3; ++i) {
+            size_t low = head + (pairs == RopePairs::halves ? i : 2 * i);
+            size_t high = pairs == RopePairs::halves ? low + 3 : low + 1;
+            double angle = positions[row] * double{frequencies[i]}, c = std::cos(angle), s = std::sin(angle);
+            expected[low] = static_cast<float>(hidden[low] * c - hidden[high] * s);
+            expected[high] = static_cast<float>(hidden[high] * c + hidden[low] * s);
+          }
+        }
+      }
+      for (size_t i = 0; i < 40; ++i) EXPECT_NEAR(seen[i], expected[i], 1e-6) << head_size << " " << i;
+    }
+  }
+}
+
 TEST(CpuBackend, RanksOfAShardAddUpToTheWhole) {
   formats::Checkpoint checkpoint = demo();
   const formats::TensorInfo& gate = *checkpoint.find("blk.0.ffn_gate.weight");

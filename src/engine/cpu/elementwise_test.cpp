@@ -211,6 +211,31 @@ TEST(RopeTable, SineAndCosineAgreeWithTheLibraryOverLongContexts) {
   EXPECT_EQ(sine_cosine(0).cosine, 1.0);
 }
 
+TEST(RopeTable, TakesTheLongFrequenciesForSequencesWithLongPrompts) {
+  std::vector<float> frequencies = {1.0f, 0.25f}, long_frequencies = {0.5f, 0.125f};
+  RopeOp op = {.dimensions = 4,
+               .inverse_frequencies = frequencies,
+               .long_inverse_frequencies = long_frequencies,
+               .long_after_tokens = 100};
+  RopeOp long_op = {.dimensions = 4, .inverse_frequencies = long_frequencies};
+  std::vector<int32_t> positions = {7, 8, 9, 200, 50, 51};
+  SequenceRows sequences[] = {
+      {.first_row = 0, .row_count = 3, .context_tokens = 7, .pages = {}, .prompt_tokens = 101},
+      {.first_row = 3, .row_count = 1, .context_tokens = 200, .pages = {}, .prompt_tokens = 100},
+      {.first_row = 4, .row_count = 2, .context_tokens = 50, .pages = {}, .prompt_tokens = 5000}};
+  StepView step = {.token_ids = {}, .positions = positions, .sequences = sequences, .output_rows = {}};
+  std::vector<float> usual(24), other(24), seen(24, -7.0f);
+  fill_rope_table(op, positions, usual.data(), usual.data() + 12);
+  fill_rope_table(long_op, positions, other.data(), other.data() + 12);
+  for (uint32_t first : {0u, 2u, 5u}) {  // in pieces, as threads take them
+    fill_rope_table(op, step, first, first == 0 ? 2 : first == 2 ? 5 : 6, seen.data(), seen.data() + 12);
+  }
+  for (size_t half : {0u, 12u}) {
+    for (size_t i = 0; i < 12; ++i)
+      EXPECT_EQ(seen[half + i], i / 2 == 3 ? usual[half + i] : other[half + i]) << half << " " << i;
+  }
+}
+
 TEST(RopeTable, HoldsAnglesOfPositionTimesFrequencyTimesTheMagnitude) {
   std::vector<float> frequencies = {1.0f, 0.25f};
   RopeOp op = {.dimensions = 4, .magnitude = 2.0f, .inverse_frequencies = frequencies};

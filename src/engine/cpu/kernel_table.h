@@ -77,7 +77,10 @@ struct AttentionTask {
   size_t value_offset;
   uint32_t head_dim;
   float scale;
-  float* scratch;  // attention_scratch_floats(head_dim)
+  float softcap;  // 0: none
+  bool has_sinks;
+  float sinks[kAttentionQueries];  // one more score of each query, which weighs nothing but the sum
+  float* scratch;                  // attention_scratch_floats(head_dim)
 };
 constexpr size_t attention_scratch_floats(size_t head_dim) {
   size_t padded = (head_dim + 15) / 16 * 16;

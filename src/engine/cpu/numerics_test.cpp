@@ -44,7 +44,7 @@ void add_attention(const Kernels& kernels, KvType type, Random& random, Checksum
   AttentionOp op = {
       .query_heads = kQueryHeads, .kv_heads = kKvHeads, .head_dim = kHeadDim, .scale = 0.3f, .window = 90};
   AttentionPlan(kernels, pool, kHeadDim)
-      .run(cache, {{}, {}, {&rows, 1}, {}}, op, queries.data(), output.data());
+      .run(cache, {{}, {}, {&rows, 1}, {}}, op, queries.data(), nullptr, output.data());
   checksum.add(output);
 }
 

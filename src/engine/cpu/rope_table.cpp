@@ -1,6 +1,9 @@
 #include "engine/cpu/rope_table.h"
 
+#include <algorithm>
 #include <cmath>
+
+#include "base/assert.h"
 
 namespace shoal::engine::cpu {
 
@@ -43,6 +46,23 @@ void fill_rope_table(const RopeOp& op, std::span<const int32_t> positions, float
       *cosines++ = static_cast<float>(value.cosine * magnitude);
       *sines++ = static_cast<float>(value.sine * magnitude);
     }
+  }
+}
+
+void fill_rope_table(const RopeOp& op, const StepView& step, uint32_t first_row, uint32_t end_row,
+                     float* cosines, float* sines) {
+  const size_t pairs = op.inverse_frequencies.size();
+  RopeOp long_op = op;
+  long_op.inverse_frequencies = op.long_inverse_frequencies;
+  SHOAL_ASSERT(op.long_inverse_frequencies.empty() || op.long_inverse_frequencies.size() == pairs);
+  for (const SequenceRows& sequence : step.sequences) {
+    const uint32_t first = std::max(first_row, sequence.first_row);
+    const uint32_t end = std::min(end_row, sequence.first_row + sequence.row_count);
+    if (first >= end) continue;
+    const bool is_long =
+        !op.long_inverse_frequencies.empty() && sequence.prompt_tokens > op.long_after_tokens;
+    fill_rope_table(is_long ? long_op : op, step.positions.subspan(first, end - first),
+                    cosines + first * pairs, sines + first * pairs);
   }
 }
 

@@ -19,5 +19,9 @@ SineCosine sine_cosine(double angle);
 // For each position, [dimensions / 2] cosines and as many sines, times the op's magnitude.
 // cosines and sines are [positions.size(), dimensions / 2].
 void fill_rope_table(const RopeOp& op, std::span<const int32_t> positions, float* cosines, float* sines);
+// The same for rows [first_row, end_row) of a step, each with its sequence's frequencies; cosines and sines
+// are those of the whole step, [rows, dimensions / 2].
+void fill_rope_table(const RopeOp& op, const StepView& step, uint32_t first_row, uint32_t end_row,
+                     float* cosines, float* sines);
 
 }  // namespace shoal::engine::cpu

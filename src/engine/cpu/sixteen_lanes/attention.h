@@ -1,11 +1,12 @@
 // Attention of a few query vectors over one kv head's pages, over sixteen lanes. Include after a lanes.h.
 //
 // The order of operations, per query vector and whatever shares its tile or step: tokens are taken in runs of
-// 64 that start at multiples of 64. In a run: score = scale * (sequential FMA over head_dim); the run's
-// maximum; where it exceeds the maximum so far, the sums so far are multiplied by exp(old - new); weights
-// exp(score - maximum) are added to 16 lane sums (token % 16), and output[d] = fma(weight, value[d],
-// output[d]) token by token. At the end the lane sums are folded by the fixed tree and the output is
-// multiplied by 1 / sum.
+// 64 that start at multiples of 64. In a run: score = scale * (sequential FMA over head_dim), soft-capped if
+// there is a cap; the run's maximum; where it exceeds the maximum so far, the sums so far are multiplied by
+// exp(old - new); weights exp(score - maximum) are added to 16 lane sums (token % 16), and output[d] =
+// fma(weight, value[d], output[d]) token by token. At the end the lane sums are folded by the fixed tree and
+// the output is multiplied by 1 / sum. A sink comes before all runs: it is the maximum and its weight, 1, is
+// in lane 0.
 #pragma once
 
 #include "engine/cpu/sixteen_lanes/elementwise.h"
@@ -26,6 +27,11 @@ struct QueryState {
   F32x16 lane_sums;
   float maximum;
 };
+
+inline QueryState initial_state(const AttentionTask& task, int query) {
+  if (!task.has_sinks) return {zero_f32(), -__builtin_inff()};
+  return {select_range(0, 1, broadcast(1.0f), zero_f32()), task.sinks[query]};
+}
 
 inline const uint8_t* page_of(const AttentionTask& task, uint32_t token) {
   return task.cache + size_t{task.pages[token / task.page_tokens]} * task.page_bytes;
@@ -82,13 +88,15 @@ inline void score_run(const AttentionTask& task, const float* queries, uint32_t 
 
 // Turns one query's scores of tokens [begin, end) of the run into weights; returns what its output must be
 // multiplied by first. [begin, end) is not empty.
-inline float soften_run(QueryState& state, float* scores, uint32_t run, uint32_t begin, uint32_t end) {
-  F32x16 nothing = broadcast(-__builtin_inff());
+inline float soften_run(QueryState& state, float* scores, uint32_t run, uint32_t begin, uint32_t end,
+                        float cap) {
+  F32x16 nothing = broadcast(-__builtin_inff()), caps = broadcast(cap);
   F32x16 largest = nothing;
   uint32_t first = begin / 16 * 16 - run;
   for (uint32_t i = first; i < end - run; i += 16) {
     uint32_t low = begin - run > i ? begin - run - i : 0, high = end - run - i < 16 ? end - run - i : 16;
-    F32x16 masked = select_range(low, high, load(scores + i), nothing);
+    F32x16 given = load(scores + i);
+    F32x16 masked = select_range(low, high, cap == 0.0f ? given : soft_cap(given, caps), nothing);
     store(scores + i, masked);
     largest = maximum(largest, masked);
   }
@@ -187,7 +195,7 @@ inline void attend_run(const AttentionTask& task, const float* queries, uint32_t
   float rescale[rows];
   for (int q = 0; q < rows; ++q) {
     if (begin[q] < end[q])
-      rescale[q] = soften_run(states[q], scores + q * kAttentionRun, run, begin[q], end[q]);
+      rescale[q] = soften_run(states[q], scores + q * kAttentionRun, run, begin[q], end[q], task.softcap);
   }
   for (int q = 0; q < rows;) {
     if (begin[q] >= end[q]) {
@@ -220,7 +228,7 @@ inline void attend_rows(const AttentionTask& task) {
   QueryState states[rows];
   uint32_t first = task.first_visible[0], last = task.end_visible[0];
   for (int q = 0; q < rows; ++q) {
-    states[q] = {zero_f32(), -__builtin_inff()};
+    states[q] = initial_state(task, q);
     first = smaller(first, task.first_visible[q]);
     last = larger(last, task.end_visible[q]);
     for (size_t d = 0; d < task.head_dim; ++d)
