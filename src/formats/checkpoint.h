@@ -42,7 +42,8 @@ enum class CheckpointFormat { gguf, safetensors };
 class Checkpoint {
  public:
   // `path` is a .gguf file, or a directory that holds config.json and model.safetensors (or the sharded form with
-  // model.safetensors.index.json), or a directory that holds exactly one .gguf file.
+  // model.safetensors.index.json), or a directory that holds exactly one model in .gguf files. Any part of a split GGUF
+  // opens all of it.
   static Result<Checkpoint> open(const std::filesystem::path& path);
   Checkpoint(Checkpoint&&) noexcept;
   Checkpoint& operator=(Checkpoint&&) noexcept;
@@ -53,7 +54,7 @@ class Checkpoint {
   const std::vector<std::filesystem::path>& files() const;
   const std::vector<TensorInfo>& tensors() const;
   const TensorInfo* find(std::string_view name) const;   // nullptr when absent
-  ByteView bytes(const TensorInfo& tensor) const;        // mapped; valid while the Checkpoint lives
+  ByteView bytes(const TensorInfo& tensor) const;        // mapped, unaligned; valid while the Checkpoint lives
   void drop_pages(const TensorInfo& tensor) const;       // after its weights were repacked
   uint64_t total_bytes() const;                          // of all tensors
 

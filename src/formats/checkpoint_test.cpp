@@ -1,14 +1,13 @@
 #include "formats/checkpoint.h"
 
 #include <cstring>
-#include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <set>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "formats/made_files.h"
 
 namespace shoal::formats {
 namespace {
@@ -111,34 +110,13 @@ TEST(Checkpoint, NamesAPathThatIsNotThere) {
   EXPECT_THAT(checkpoint.error().message, HasSubstr("no such model"));
 }
 
-// Directories made for one test.
-class MadeDirectory : public ::testing::Test {
+class Shards : public MadeDirectory {
  protected:
-  void SetUp() override {
-    directory_ = std::filesystem::temp_directory_path() /
-                 ("shoal-checkpoint-" + std::to_string(::getpid()) + "-" +
-                  ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    std::filesystem::remove_all(directory_);
-    std::filesystem::create_directory(directory_);
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-
-  void write(const std::string& name, std::string_view content) {
-    std::ofstream(directory_ / name, std::ios::binary) << content;
-  }
   // A file with one tensor of two floats.
   void write_safetensors(const std::string& file, const std::string& tensor) {
-    std::string header = "{\"" + tensor + "\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}";
-    header.resize((header.size() + 7) / 8 * 8, ' ');
-    const uint64_t length = header.size();
-    std::string content(reinterpret_cast<const char*>(&length), sizeof length);
-    write(file, content + header + std::string(8, '\1'));
+    write(file, ByteView(SafetensorsWriter().tensor(tensor, "F32", {2}, Bytes(8, std::byte{1})).bytes()));
   }
-
-  std::filesystem::path directory_;
 };
-
-using Shards = MadeDirectory;
 
 TEST_F(Shards, AreOneCheckpoint) {
   write("config.json", "{}");

@@ -107,8 +107,13 @@ Result<Quantisation> read_quantisation(const JsonObject& config) {
   }
   // MLX writes both, the same; converting may leave the original's `quantization_config` beside its own.
   const std::string_view key = find(*place, "quantization") ? "quantization" : "quantization_config";
-  SHOAL_TRY(const JsonObject* fields, get_object(*place, key));
-  auto result = read_method(*fields);
+  const auto read = [&]() -> Result<Quantisation> {
+    SHOAL_TRY(const JsonObject* fields, get_object(*place, key));
+    return read_method(*fields);
+  };
+  auto result = read();
+  if (!result && result.error().code == ErrorCode::invalid_argument)
+    result.error().code = ErrorCode::malformed;
   if (!result) return fail_within(fmt::format("config.json: '{}'", key), std::move(result).error());
   return result;
 }

@@ -223,11 +223,6 @@ Result<> place_tensor(SafetensorsTensor& tensor, uint64_t data_offset, uint64_t 
                             tensor.bytes, tensor.offset, file_bytes),
                 "the file may be incomplete; fetch it again");
   }
-  if (*begin % dtype->bytes != 0) {
-    return fail(ErrorCode::unsupported,
-                fmt::format("byte {} is not aligned to its {} values", *begin, dtype->name),
-                "save the file again with a current version of safetensors");
-  }
   tensor.offset = *begin;
   return {};
 }

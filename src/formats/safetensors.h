@@ -1,6 +1,7 @@
 // One safetensors file (https://github.com/huggingface/safetensors#format): u64 header length, a JSON header,
 // the data. Read from bytes nobody vouches for: after parsing, each tensor lies inside the file, has the
-// length that its shape and type give, is aligned to its element, and no two overlap or share a name.
+// length that its shape and type give, and no two overlap or share a name. Tensors need not be aligned to their
+// elements: MLX writes files where they are not.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,73 @@
+// Model files made for one test, right or wrong.
+#pragma once
+
+#include <filesystem>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+#include "base/bytes.h"
+
+namespace shoal::formats {
+
+// Collects tensors and gives the bytes of a safetensors file.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter& tensor(std::string_view name, std::string_view dtype, const std::vector<uint64_t>& shape,
+                            ByteView data) {
+    if (!header_.empty()) header_ += ',';
+    header_ += fmt::format(R"("{}":{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", name, dtype,
+                           fmt::join(shape, ","), data_.size(), data_.size() + data.size());
+    data_.insert(data_.end(), data.begin(), data.end());
+    return *this;
+  }
+  template <class T>
+  SafetensorsWriter& values(std::string_view name, std::string_view dtype, const std::vector<uint64_t>& shape,
+                            const std::vector<T>& values) {
+    return tensor(name, dtype, shape, std::as_bytes(std::span(values)));
+  }
+  // So many bytes, all the same.
+  SafetensorsWriter& filled(std::string_view name, std::string_view dtype, const std::vector<uint64_t>& shape,
+                            size_t bytes) {
+    return tensor(name, dtype, shape, Bytes(bytes, std::byte{0x38}));
+  }
+  Bytes bytes() const {
+    std::string header = "{" + header_ + "}";
+    header.resize((header.size() + 7) / 8 * 8, ' ');
+    ByteWriter file;
+    file.write(uint64_t{header.size()});
+    file.append(as_bytes(header));
+    file.append(data_);
+    return file.take();
+  }
+
+ private:
+  std::string header_;
+  Bytes data_;
+};
+
+// A directory that goes with the test.
+class MadeDirectory : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+    directory_ = std::filesystem::temp_directory_path() /
+                 fmt::format("shoal-formats-{}-{}-{}", ::getpid(), test->test_suite_name(), test->name());
+    std::filesystem::remove_all(directory_);
+    std::filesystem::create_directory(directory_);
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  void write(const std::string& name, std::string_view content) {
+    std::ofstream(directory_ / name, std::ios::binary) << content;
+  }
+  void write(const std::string& name, ByteView content) { write(name, as_text(content)); }
+
+  std::filesystem::path directory_;
+};
+
+}  // namespace shoal::formats
