@@ -7,7 +7,6 @@
 #include "base/assert.h"
 #include "base/system.h"
 #include "engine/cpu/cpu_backend_state.h"
-#include "formats/dequantise.h"
 
 namespace shoal::engine {
 
@@ -70,18 +69,15 @@ void CpuBackend::begin(const StepView& step) {
   SHOAL_ASSERT(rows == step.positions.size());
 }
 
-CpuTensor CpuBackend::embed(const Weight& embedding, const StepView& step) {
+CpuTensor CpuBackend::embed(const Weight& weight, const StepView& step) {
+  const cpu::FileMatrix& embedding = weight.embedding;
   auto rows = static_cast<uint32_t>(step.token_ids.size());
-  Tensor result = state_->allocate(rows, embedding.embedding_columns);
-  size_t row_bytes = embedding.embedding.size() / std::max(1u, embedding.embedding_rows);
+  Tensor result = state_->allocate(rows, embedding.file_columns);
   state_->for_rows(rows, result.columns, [&](uint32_t first, uint32_t end) {
     for (uint32_t row = first; row < end; ++row) {
       auto token = static_cast<uint32_t>(step.token_ids[row]);
-      SHOAL_ASSERT(token < embedding.embedding_rows);
-      auto read = formats::dequantise(embedding.embedding_type,
-                                      embedding.embedding.subspan(token * row_bytes, row_bytes),
-                                      std::span(result.row(row), result.columns));
-      SHOAL_ASSERT(read.has_value());
+      SHOAL_ASSERT(token < embedding.file_rows);
+      cpu::read_row(embedding, token, std::span(result.row(row), result.columns));
     }
   });
   return result;
@@ -185,11 +181,6 @@ CpuTensor CpuBackend::softcap(Tensor x, float cap) {
     state_->kernels.softcap(x.row(first), cap, size_t{end - first} * x.columns, x.row(first));
   });
   return x;
-}
-
-CpuTensor CpuBackend::head_linear(Tensor, const Weight&) {
-  SHOAL_ASSERT(false);  // not there yet
-  return {};
 }
 
 CpuTensor CpuBackend::head_columns(Tensor x, uint32_t head_size, uint32_t first, uint32_t count) {

@@ -19,6 +19,7 @@
 #include "base/result.h"
 #include "engine/backend.h"
 #include "engine/cpu/arena.h"
+#include "engine/cpu/file_matrix.h"
 #include "engine/cpu/kernel_table.h"
 #include "engine/cpu/packed_matrix.h"
 #include "engine/engine.h"
@@ -42,10 +43,7 @@ struct CpuTensor {
 struct CpuWeight {
   cpu::PackedMatrix matrix;              // load_matrix: this rank's [rows, columns]
   std::vector<cpu::PackedMatrix> stack;  // load_stack: matrices of one shape
-  std::span<const std::byte> embedding;  // load_embedding: [embedding_rows, embedding_columns]
-  formats::TensorType embedding_type = formats::TensorType::f32;
-  uint32_t embedding_rows = 0;
-  uint32_t embedding_columns = 0;
+  cpu::FileMatrix embedding;             // load_embedding: mapped, in the file's form
   std::vector<float> vector;  // load_vector: [n]
 };
 

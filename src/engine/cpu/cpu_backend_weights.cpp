@@ -1,4 +1,4 @@
-// CpuBackend: from tensors of a checkpoint to weights.
+// CpuBackend: from tensors of a checkpoint to weights, and the products of stacks of them.
 #include <cmath>
 #include <fmt/format.h>
 
@@ -9,64 +9,81 @@
 
 namespace shoal::engine {
 
+namespace {
+
+// This rank's part of a matrix.
+Result<cpu::MatrixShare> share_of(const cpu::FileMatrix& matrix, const TensorShard& shard, Cut cut,
+                                  const std::string& name) {
+  cpu::MatrixShare share = {.rows = matrix.rows(), .columns = matrix.columns()};
+  if (cut == Cut::none || shard.count == 1) return share;
+  uint32_t& size = cut == Cut::rows ? share.rows : share.columns;
+  const uint32_t whole = size;
+  size = whole / shard.count;
+  (cut == Cut::rows ? share.first_row : share.first_column) = size * shard.rank;
+  if (whole % shard.count != 0 || (cut == Cut::columns && !matrix.has_whole_blocks(share))) {
+    return fail(ErrorCode::unsupported, fmt::format("{} {} of {} ({}) do not divide over {} ranks", whole,
+                                                    cut == Cut::rows ? "rows" : "columns", name,
+                                                    formats::to_string(matrix.type), shard.count));
+  }
+  return share;
+}
+
+// The file's pages of a tensor and of the scales beside it.
+void drop_pages(const formats::Checkpoint& checkpoint, const formats::TensorInfo& info) {
+  checkpoint.drop_pages(info);
+  if (info.scales) checkpoint.drop_pages(*info.scales);
+  if (info.biases) checkpoint.drop_pages(*info.biases);
+}
+
+}  // namespace
+
 Result<CpuWeight> CpuBackend::load_matrix(const formats::Checkpoint& checkpoint, const MatrixSource& source,
                                           Cut cut) {
-  const formats::TensorInfo& info = *source.tensor;
-  if (info.shape.size() != 2 || info.shape[0] == 0 || info.shape[1] == 0 ||
-      info.shape[0] > limits::kMaxVocabulary || info.shape[1] > limits::kMaxWidth) {
-    return fail(ErrorCode::unsupported,
-                fmt::format("tensor {} is not a matrix of a size that shoal runs", info.name));
-  }
-  auto rows = static_cast<uint32_t>(info.shape[0]), columns = static_cast<uint32_t>(info.shape[1]);
-  uint32_t first_row = 0, first_column = 0;
-  const TensorShard& shard = state_->options.shard;
-  if (cut == Cut::rows) {
-    if (rows % shard.count != 0) {
-      return fail(ErrorCode::unsupported,
-                  fmt::format("{} rows of {} do not divide over {} ranks", rows, info.name, shard.count));
-    }
-    rows /= shard.count;
-    first_row = rows * shard.rank;
-  } else if (cut == Cut::columns) {
-    uint32_t block = formats::type_info(info.type).block_values;
-    if (columns % (uint64_t{block} * shard.count) != 0) {
-      return fail(ErrorCode::unsupported,
-                  fmt::format("{} columns of {} do not divide over {} ranks in blocks of {}", columns,
-                              info.name, shard.count, block));
-    }
-    columns /= shard.count;
-    first_column = columns * shard.rank;
-  }
+  SHOAL_TRY(Weight stack, load_stack(checkpoint, {&source, 1}, cut));
   Weight weight;
-  SHOAL_TRY(weight.matrix, cpu::PackedMatrix::pack(info.type, checkpoint.bytes(info), info.shape[1],
-                                                   first_row, rows, first_column, columns, state_->pool));
-  checkpoint.drop_pages(info);
-  state_->weight_bytes += weight.matrix.bytes();
+  weight.matrix = std::move(stack.stack.front());
   return weight;
 }
 
 Result<CpuWeight> CpuBackend::load_stack(const formats::Checkpoint& checkpoint,
                                          std::span<const MatrixSource> sources, Cut cut) {
-  Weight stack;
-  stack.stack.reserve(sources.size());
+  SHOAL_ASSERT(!sources.empty());
+  std::vector<cpu::FileMatrix> files;
   for (const MatrixSource& source : sources) {
-    SHOAL_TRY(Weight weight, load_matrix(checkpoint, source, cut));
-    stack.stack.push_back(std::move(weight.matrix));
+    SHOAL_TRY(cpu::FileMatrix file, cpu::FileMatrix::of(checkpoint, source));
+    if (!files.empty() && (file.rows() != files[0].rows() || file.columns() != files[0].columns())) {
+      return fail(
+          ErrorCode::unsupported,
+          fmt::format("{} has {} rows and {} columns, {} has {} and {}", source.tensor->name, file.rows(),
+                      file.columns(), sources[0].tensor->name, files[0].rows(), files[0].columns()));
+    }
+    files.push_back(file);
   }
-  return stack;
+  const std::string& name = sources[0].tensor->name;
+  SHOAL_TRY(const cpu::MatrixShare share, share_of(files[0], state_->options.shard, cut, name));
+  auto drop = [&](size_t first, size_t end) {
+    const formats::TensorInfo* last = nullptr;
+    for (size_t i = first; i < end; ++i) {
+      if (sources[i].tensor != last) drop_pages(checkpoint, *sources[i].tensor);
+      last = sources[i].tensor;
+    }
+  };
+  auto packed = cpu::PackedMatrix::pack_stack(files, share, state_->pool, drop);
+  if (!packed) {
+    Error error = std::move(packed.error());
+    error.message = fmt::format("{}: {}", name, error.message);
+    return std::unexpected(std::move(error));
+  }
+  Weight weight;
+  weight.stack = *std::move(packed);
+  for (const cpu::PackedMatrix& matrix : weight.stack) state_->weight_bytes += matrix.bytes();
+  return weight;
 }
 
 Result<CpuWeight> CpuBackend::load_embedding(const formats::Checkpoint& checkpoint,
                                              const formats::TensorInfo& info) {
-  if (info.shape.size() != 2 || info.shape[0] > limits::kMaxVocabulary || info.shape[1] > limits::kMaxWidth) {
-    return fail(ErrorCode::unsupported,
-                fmt::format("tensor {} is not an embedding of a size that shoal runs", info.name));
-  }
   Weight weight;
-  weight.embedding = checkpoint.bytes(info);
-  weight.embedding_type = info.type;
-  weight.embedding_rows = static_cast<uint32_t>(info.shape[0]);
-  weight.embedding_columns = static_cast<uint32_t>(info.shape[1]);
+  SHOAL_TRY(weight.embedding, cpu::FileMatrix::of(checkpoint, {.tensor = &info}));
   return weight;
 }
 
@@ -123,6 +140,25 @@ Result<CpuWeight> CpuBackend::load_vector(const formats::Checkpoint& checkpoint,
   }
   state_->weight_bytes += weight.vector.size() * sizeof(float);
   return weight;
+}
+
+CpuTensor CpuBackend::head_linear(Tensor x, const Weight& stack) {
+  SHOAL_ASSERT(!stack.stack.empty());
+  const auto heads = static_cast<uint32_t>(stack.stack.size());
+  const uint32_t inputs = stack.stack[0].columns(), outputs = stack.stack[0].rows();
+  SHOAL_ASSERT(x.columns == heads * inputs);
+  Tensor result = state_->allocate(x.rows, heads * outputs);
+  std::vector<cpu::ProductJob> jobs;
+  for (uint32_t head = 0; head < heads; ++head) {
+    jobs.push_back({.matrix = &stack.stack[head],
+                    .input = x.data + size_t{head} * inputs,
+                    .input_stride = x.columns,
+                    .row_count = x.rows,
+                    .output = result.data + size_t{head} * outputs,
+                    .output_stride = result.columns});
+  }
+  state_->product.run_jobs(jobs);
+  return result;
 }
 
 }  // namespace shoal::engine

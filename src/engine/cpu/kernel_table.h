@@ -7,10 +7,12 @@
 // and inside a tile the R rows are interleaved word by word, so that one base pointer and constant
 // displacements reach them all.
 //   f32:     [columns][R] f32
-//   q8_32:   per block of 32:  words [8][R] (4 int8 each), scale [R] f32, bias [R] i32 = -128 * sum of the
-//   int8 q8_256:  per block of 256: words [64][R], scale [R] f32, bias [16][R] i32 = -32 * sum of each 16,
-//            pair_sums [4][R]: two int16, the sums of values 64p .. 64p+31 (low half) and 64p+32 .. 64p+63
-//            (high half)
+//   q8_32:   per block of 32: words [8][R] (4 int8 each), scale [R] f32,
+//            bias [R] i32 = -128 * sum of the int8
+//   q8_256:  per block of 256: words [64][R], scale [R] f32, bias [16][R] i32 = -32 * sum of each 16,
+//            pair_sums [4][R]: two int16, the sums of values 64p .. 64p+31 (low half) and
+//            64p+32 .. 64p+63 (high half),
+//            sixteen_sums [8][R]: two int16, the sums of values 32p .. 32p+15 and 32p+16 .. 32p+31
 // Packed matrices: panels of 16 rows, see packed_matrix.h.
 #pragma once
 
@@ -22,6 +24,34 @@ namespace shoal::engine::cpu {
 enum class Isa : uint8_t { portable, avx2, avx512 };
 
 enum class ActivationFormat : uint8_t { f32, q8_32, q8_256 };
+constexpr size_t kActivationFormatCount = 3;
+
+// What a panel of weights looks like (packed_matrix.h); affine with the type of its scales.
+enum class PanelType : uint8_t {
+  f32,
+  f16,
+  bf16,
+  f8,
+  mxfp4,
+  q8_0,
+  q4_0,
+  q5_0,
+  iq4_nl,
+  affine4_f16,
+  affine4_bf16,
+  affine4_f32,
+  affine5_f16,
+  affine8_f16,
+  affine8_bf16,
+  affine8_f32,
+  q2_k,
+  q3_k,
+  q4_k,
+  q5_k,
+  q6_k,
+  iq4_xs,
+};
+constexpr size_t kPanelTypeCount = 22;
 
 constexpr uint32_t kPanelRows = 16;        // outputs of a panel, one 32-bit lane each
 constexpr uint32_t kMaxTileRows = 8;       // activation rows computed together
@@ -38,7 +68,7 @@ constexpr size_t prepared_row_bytes(ActivationFormat format, size_t columns) {
     case ActivationFormat::q8_32:
       return columns / 32 * 40;
     case ActivationFormat::q8_256:
-      return columns / 256 * 340;
+      return columns / 256 * 372;
   }
   return 0;
 }
@@ -53,6 +83,7 @@ struct MatrixTask {
   uint32_t end_panel;
   uint32_t output_rows;
   uint32_t columns;
+  uint32_t group_columns;  // neighbours of a row that share a scale, of affine and f8
   const uint8_t* activations;
   uint32_t row_count;
   float* output;
@@ -137,13 +168,11 @@ struct Kernels {
   uint32_t tile_rows;  // <= kMaxTileRows
 
   using Multiply = void (*)(const MatrixTask&);
-  Multiply multiply_f32, multiply_f16, multiply_bf16, multiply_q8_0, multiply_q4_0, multiply_q4_k,
-      multiply_q6_k;
+  Multiply multiply[kPanelTypeCount];  // by PanelType
 
-  // Fills one tile from `row_count` <= tile_rows rows of f32 that lie `stride` floats apart.
-  using Prepare = void (*)(const float* rows, size_t stride, uint32_t row_count, uint32_t columns,
-                           uint8_t* tile);
-  Prepare prepare_f32, prepare_q8_32, prepare_q8_256;
+  // Fills one tile from `row_count` <= tile_rows rows of f32.
+  using Prepare = void (*)(const float* const* rows, uint32_t row_count, uint32_t columns, uint8_t* tile);
+  Prepare prepare[kActivationFormatCount];  // by ActivationFormat
 
   // output = input / sqrt(mean(input^2) + epsilon) * weight
   void (*rms_norm)(const float* input, const float* weight, uint32_t size, float epsilon, float* output);

@@ -1,9 +1,15 @@
 #include "engine/cpu/packed_matrix.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cstring>
+#include <fmt/format.h>
 
 #include "base/assert.h"
+#include "base/bytes.h"
+#include "engine/cpu/packing.h"
+#include "engine/cpu/panel_layout.h"
 #include "engine/cpu/thread_pool.h"
 
 namespace shoal::engine::cpu {
@@ -11,179 +17,173 @@ namespace {
 
 using formats::TensorType;
 
-constexpr size_t kPair8Bytes = 64 + 2 * 512;  // of q8_0, see the header
-constexpr size_t kPair4Bytes = 64 + 2 * 256;  // of q4_0
-constexpr size_t kQ4KBytes = 2368;
-constexpr size_t kQ6KBytes = 3392;
-constexpr uint32_t kStripColumns = 256;  // whole blocks and pairs of blocks of every type
+// Packed at once, before the file's pages are given back.
+constexpr size_t kRoundBytes = 256 << 20;
+constexpr size_t kAlignment = 64;
 
-size_t panel_bytes_of(TensorType type, size_t columns) {
-  switch (type) {
-    case TensorType::f32:
-      return columns * 64;
-    case TensorType::f16:
-    case TensorType::bf16:
-      return columns * 32;
-    case TensorType::q8_0:
-      return columns / 64 * kPair8Bytes + columns / 32 % 2 * (64 + 512);
-    case TensorType::q4_0:
-      return columns / 64 * kPair4Bytes + columns / 32 % 2 * (64 + 256);
-    case TensorType::q4_k:
-      return columns / 256 * kQ4KBytes;
-    case TensorType::q6_k:
-      return columns / 256 * kQ6KBytes;
-    default:
-      return 0;
+const uint8_t* data_of(ByteView bytes) {
+  return reinterpret_cast<const uint8_t*>(bytes.data());
+}
+
+// Where a share lies in the file, and one matrix to write it to.
+struct PanelJob {
+  FileMatrix file;
+  MatrixShare share;
+  PanelType type;
+  uint32_t group_columns;
+  size_t panel_bytes;
+  uint8_t* panels;
+  std::vector<uint16_t> widened;  // what `file` then views
+};
+
+// Blocks that lie in the file as they are wanted.
+bool pack_rows(const PanelJob& job, uint32_t panel) {
+  const FileMatrix& file = job.file;
+  const formats::TensorTypeInfo& info = formats::type_info(file.type);
+  const uint32_t first_row = panel * kPanelRows, count = std::min(kPanelRows, job.share.rows - first_row);
+  const uint32_t first_column = file.chosen_columns.first + job.share.first_column;
+  const uint32_t step = strip_columns_of(job.type, job.group_columns);
+  uint8_t* to = job.panels + panel * job.panel_bytes;
+  bool good = true;
+  // In strips, so that the sixteen rows meet in the first-level cache.
+  for (uint32_t column = 0; column < job.share.columns; column += step) {
+    uint8_t* part = to + panel_bytes_of(job.type, column, job.group_columns);
+    for (uint32_t lane = 0; lane < count; ++lane) {
+      const uint32_t row = file.chosen_rows.at(job.share.first_row + first_row + lane);
+      const size_t offset =
+          row * file.row_bytes() + size_t{first_column + column} / info.block_values * info.block_bytes;
+      const size_t scale = file.scale_offset(row, first_column + column);
+      good &= pack_strip(file.type, part, lane,
+                         {.weights = data_of(file.weights) + offset,
+                          .scales = file.scales.empty() ? nullptr : data_of(file.scales) + scale,
+                          .biases = file.biases.empty() ? nullptr : data_of(file.biases) + scale,
+                          .scale_type = file.scale_type,
+                          .columns = std::min(step, job.share.columns - column),
+                          .group_columns = job.group_columns});
+    }
   }
-  return 0;
+  pad_panel(job.type, to, count, job.share.columns);
+  return good;
 }
 
-// Word `index` of lane `lane` in a run of words x16.
-void put_word(uint8_t* to, size_t index, size_t lane, uint32_t word) {
-  std::memcpy(to + 64 * index + 4 * lane, &word, 4);
-}
-uint32_t word_at(const uint8_t* from) {
-  uint32_t word;
-  std::memcpy(&word, from, 4);
-  return word;
-}
-void put_half(uint8_t* to, size_t lane, const uint8_t* from) {
-  std::memcpy(to + 2 * lane, from, 2);
-}
-
-// One row of a panel from one row of the file, for each type.
-template <size_t value_bytes>
-void pack_values(uint8_t* panel, size_t lane, const uint8_t* row, size_t columns) {
-  for (size_t k = 0; k < columns; ++k) {
-    std::memcpy(panel + (k * kPanelRows + lane) * value_bytes, row + k * value_bytes, value_bytes);
+// Plain values from wherever they are.
+template <class Value>
+void gather_values(const PanelJob& job, uint32_t panel) {
+  const FileMatrix& file = job.file;
+  const uint32_t first = job.share.first_row + panel * kPanelRows;
+  const uint32_t count = std::min(kPanelRows, job.share.rows - panel * kPanelRows);
+  const auto* values = data_of(file.weights);
+  uint8_t* to = job.panels + panel * job.panel_bytes;
+  std::array<size_t, kPanelRows> lanes = {};  // where each lane's row begins, or its column if transposed
+  for (uint32_t lane = 0; lane < count; ++lane) {
+    lanes[lane] = file.transposed ? file.chosen_columns.at(first + lane)
+                                  : size_t{file.chosen_rows.at(first + lane)} * file.file_columns;
   }
-}
-
-void pack_q8_0(uint8_t* panel, size_t lane, const uint8_t* row, size_t columns) {
-  for (size_t block = 0; block < columns / 32; ++block, row += 34) {
-    uint8_t* pair = panel + block / 2 * kPair8Bytes;
-    put_half(pair + block % 2 * 32, lane, row);
-    for (size_t i = 0; i < 8; ++i) {
-      put_word(pair + 64 + block % 2 * 512, i, lane, word_at(row + 2 + 4 * i) ^ 0x80808080u);
+  for (uint32_t k = 0; k < job.share.columns; ++k, to += kPanelRows * sizeof(Value)) {
+    const uint32_t at = job.share.first_column + k;
+    const size_t offset =
+        file.transposed ? size_t{file.chosen_rows.at(at)} * file.file_columns : file.chosen_columns.at(at);
+    for (uint32_t lane = 0; lane < count; ++lane) {
+      std::memcpy(to + lane * sizeof(Value), values + (lanes[lane] + offset) * sizeof(Value), sizeof(Value));
     }
   }
 }
 
-void pack_q4_0(uint8_t* panel, size_t lane, const uint8_t* row, size_t columns) {
-  for (size_t block = 0; block < columns / 32; ++block, row += 18) {
-    uint8_t* pair = panel + block / 2 * kPair4Bytes;
-    put_half(pair + block % 2 * 32, lane, row);
-    for (size_t i = 0; i < 4; ++i) put_word(pair + 64 + block % 2 * 256, i, lane, word_at(row + 2 + 4 * i));
-  }
+bool is_scattered(const FileMatrix& file) {
+  const Runs& columns = file.chosen_columns;
+  return file.transposed || (columns.length != 0 && columns.count > 1 && columns.stride != columns.length);
 }
 
-// The file's 12 bytes hold eight 6-bit scales and eight 6-bit mins.
-void unpack_q4_k_scales(const uint8_t* packed, uint8_t (&scales)[8], uint8_t (&mins)[8]) {
-  for (size_t i = 0; i < 4; ++i) {
-    scales[i] = packed[i] & 63;
-    mins[i] = packed[i + 4] & 63;
-    scales[i + 4] = static_cast<uint8_t>((packed[i + 8] & 15) | (packed[i] >> 6) << 4);
-    mins[i + 4] = static_cast<uint8_t>((packed[i + 8] >> 4) | (packed[i + 4] >> 6) << 4);
+bool pack_panel(const PanelJob& job, uint32_t panel) {
+  if (!is_scattered(job.file)) return pack_rows(job, panel);
+  if (job.file.type == TensorType::f32) {
+    gather_values<uint32_t>(job, panel);
+  } else {
+    gather_values<uint16_t>(job, panel);
   }
+  return true;
 }
 
-void pack_q4_k(uint8_t* panel, size_t lane, const uint8_t* row, size_t columns) {
-  for (size_t block = 0; block < columns / 256; ++block, row += 144, panel += kQ4KBytes) {
-    put_half(panel, lane, row);
-    put_half(panel + 32, lane, row + 2);
-    uint8_t scales[8], mins[8];
-    unpack_q4_k_scales(row + 4, scales, mins);
-    for (size_t i = 0; i < 8; ++i) {
-      panel[64 + 16 * i + lane] = scales[i];
-      panel[192 + 32 * (i / 2) + 2 * lane + i % 2] = mins[i];
-    }
-    for (size_t i = 0; i < 32; ++i) put_word(panel + 320, i, lane, word_at(row + 16 + 4 * i));
+// Writes the panels of `jobs`, whose matrices have one shape; false when a NaN was found.
+bool run_jobs(std::span<PanelJob> jobs, uint32_t panel_count, ThreadPool& pool) {
+  for (PanelJob& job : jobs) {
+    if (job.file.has_whole_blocks(job.share)) continue;
+    job.file = job.file.widened(job.share, pool, job.widened);
+    job.share.first_row = job.share.first_column = 0;
   }
-}
-
-void pack_q6_k(uint8_t* panel, size_t lane, const uint8_t* row, size_t columns) {
-  for (size_t block = 0; block < columns / 256; ++block, row += 210, panel += kQ6KBytes) {
-    put_half(panel, lane, row + 208);
-    for (size_t i = 0; i < 16; ++i) panel[64 + 16 * i + lane] = row[192 + i];
-    for (size_t i = 0; i < 32; ++i) put_word(panel + 320, i, lane, word_at(row + 4 * i));
-    for (size_t i = 0; i < 16; ++i) put_word(panel + 320 + 2048, i, lane, word_at(row + 128 + 4 * i));
-  }
-}
-
-void pack_row(TensorType type, uint8_t* panel, size_t lane, const uint8_t* row, size_t columns) {
-  switch (type) {
-    case TensorType::f32:
-      return pack_values<4>(panel, lane, row, columns);
-    case TensorType::f16:
-    case TensorType::bf16:
-      return pack_values<2>(panel, lane, row, columns);
-    case TensorType::q8_0:
-      return pack_q8_0(panel, lane, row, columns);
-    case TensorType::q4_0:
-      return pack_q4_0(panel, lane, row, columns);
-    case TensorType::q4_k:
-      return pack_q4_k(panel, lane, row, columns);
-    case TensorType::q6_k:
-      return pack_q6_k(panel, lane, row, columns);
-    default:
-      return;
-  }
+  std::atomic<bool> good = true;
+  pool.run(static_cast<uint32_t>(jobs.size()) * panel_count, [&](uint32_t task, unsigned) {
+    if (!pack_panel(jobs[task / panel_count], task % panel_count)) good = false;
+  });
+  return good;
 }
 
 }  // namespace
 
-Result<PackedMatrix> PackedMatrix::pack(TensorType type, ByteView file, uint64_t file_columns,
-                                        uint32_t first_row, uint32_t rows, uint32_t first_column,
-                                        uint32_t columns, ThreadPool& pool) {
-  const formats::TensorTypeInfo& info = formats::type_info(type);
-  SHOAL_ASSERT(file_columns % info.block_values == 0 && first_column % info.block_values == 0 &&
-               columns % info.block_values == 0 && uint64_t{first_column} + columns <= file_columns);
-  size_t row_bytes = file_columns / info.block_values * info.block_bytes;
-  SHOAL_ASSERT((uint64_t{first_row} + rows) * row_bytes <= file.size());
+Result<PackedMatrix> PackedMatrix::shape(const FileMatrix& file, const MatrixShare& share) {
   PackedMatrix matrix;
-  matrix.type_ = type;
-  matrix.rows_ = rows;
-  matrix.columns_ = columns;
-  matrix.panel_bytes_ = panel_bytes_of(type, columns);
-  auto bytes = checked_multiply<size_t>(matrix.panel_count(), matrix.panel_bytes_);
-  if (!bytes) return fail(ErrorCode::out_of_memory, "a packed matrix is larger than memory can be");
-  SHOAL_TRY(matrix.storage_, HugeBuffer::allocate(*bytes, "weights"));
-
-  const auto* source = reinterpret_cast<const uint8_t*>(file.data()) + first_row * row_bytes +
-                       first_column / info.block_values * info.block_bytes;
-  auto* panels = reinterpret_cast<uint8_t*>(matrix.storage_.data());
-  pool.run(matrix.panel_count(), [&](uint32_t panel, unsigned) {
-    uint32_t count = std::min(kPanelRows, rows - panel * kPanelRows);
-    uint8_t* to = panels + panel * matrix.panel_bytes_;
-    const uint8_t* from = source + size_t{panel} * kPanelRows * row_bytes;
-    // In strips, so that the sixteen rows meet in the first-level cache.
-    for (uint32_t column = 0; column < columns; column += kStripColumns) {
-      uint32_t strip = std::min(kStripColumns, columns - column);
-      for (size_t lane = 0; lane < count; ++lane) {
-        pack_row(type, to + panel_bytes_of(type, column), lane,
-                 from + lane * row_bytes + column / info.block_values * info.block_bytes, strip);
-      }
-    }
-  });
+  const bool whole = file.has_whole_blocks(share);
+  const TensorType type = whole ? file.type : TensorType::f16;
+  matrix.type_ = panel_type_of(type, file.scale_type);
+  matrix.rows_ = share.rows;
+  matrix.columns_ = share.columns;
+  matrix.group_columns_ = panel_group_of(type, file.group_columns, share.columns);
+  if (matrix.activation_format() != ActivationFormat::f32 && share.columns % 32 != 0) {
+    return fail(ErrorCode::unsupported, fmt::format("{} columns of {} are not whole blocks of 32",
+                                                    share.columns, formats::to_string(type)));
+  }
+  matrix.panel_bytes_ = panel_bytes_of(matrix.type_, share.columns, matrix.group_columns_);
   return matrix;
 }
 
-ActivationFormat PackedMatrix::activation_format() const {
-  switch (type_) {
-    case TensorType::f32:
-    case TensorType::f16:
-    case TensorType::bf16:
-      return ActivationFormat::f32;
-    case TensorType::q8_0:
-    case TensorType::q4_0:
-      return ActivationFormat::q8_32;
-    case TensorType::q4_k:
-    case TensorType::q6_k:
-      return ActivationFormat::q8_256;
-    default:
-      return ActivationFormat::f32;
+Result<PackedMatrix> PackedMatrix::pack(const FileMatrix& matrix, const MatrixShare& share,
+                                        ThreadPool& pool) {
+  SHOAL_TRY(std::vector<PackedMatrix> packed, pack_stack({&matrix, 1}, share, pool, {}));
+  return std::move(packed.front());
+}
+
+Result<std::vector<PackedMatrix>> PackedMatrix::pack_stack(
+    std::span<const FileMatrix> files, const MatrixShare& share, ThreadPool& pool,
+    const std::function<void(size_t first, size_t end)>& packed) {
+  std::vector<PackedMatrix> matrices;
+  size_t total = 0;
+  for (const FileMatrix& file : files) {
+    SHOAL_ASSERT(uint64_t{share.first_row} + share.rows <= file.rows() &&
+                 uint64_t{share.first_column} + share.columns <= file.columns());
+    SHOAL_TRY(PackedMatrix matrix, shape(file, share));
+    auto bytes = checked_multiply<size_t>(matrix.panel_count(), matrix.panel_bytes_);
+    auto next =
+        bytes ? checked_add(total, (*bytes + kAlignment - 1) / kAlignment * kAlignment) : std::nullopt;
+    if (!next) return fail(ErrorCode::out_of_memory, "packed matrices are larger than memory can be");
+    total = *next;
+    matrices.push_back(std::move(matrix));
   }
-  return ActivationFormat::f32;
+  SHOAL_TRY(HugeBuffer buffer, HugeBuffer::allocate(total, "weights"));
+  auto storage = std::make_shared<HugeBuffer>(std::move(buffer));
+  auto* to = reinterpret_cast<uint8_t*>(storage->data());
+  for (PackedMatrix& matrix : matrices) {
+    matrix.storage_ = storage;
+    matrix.panels_ = to;
+    to += (matrix.bytes() + kAlignment - 1) / kAlignment * kAlignment;
+  }
+  for (size_t first = 0, end = 0; first < files.size(); first = end) {
+    std::vector<PanelJob> jobs;
+    for (size_t bytes = 0; end < files.size() && bytes < kRoundBytes; ++end) {
+      const PackedMatrix& matrix = matrices[end];
+      jobs.push_back(
+          {files[end], share, matrix.type_, matrix.group_columns_, matrix.panel_bytes_, matrix.panels_, {}});
+      bytes += matrix.bytes();
+    }
+    if (!run_jobs(jobs, matrices.front().panel_count(), pool)) {
+      return fail(ErrorCode::malformed, "a weight or its scale is not a number");
+    }
+    if (packed) packed(first, end);
+  }
+  return matrices;
+}
+
+ActivationFormat PackedMatrix::activation_format() const {
+  return activation_format_of(type_);
 }
 
 }  // namespace shoal::engine::cpu

@@ -2,11 +2,14 @@
 // and products through the public parts.
 #pragma once
 
+#include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <gtest/gtest.h>
 #include <iostream>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "engine/cpu/kernels.h"
@@ -16,10 +19,63 @@
 
 namespace shoal::engine::cpu {
 
-inline constexpr formats::TensorType kAllTypes[] = {formats::TensorType::f32,  formats::TensorType::f16,
-                                                    formats::TensorType::bf16, formats::TensorType::q8_0,
-                                                    formats::TensorType::q4_0, formats::TensorType::q4_k,
-                                                    formats::TensorType::q6_k};
+// The types whose bits the first checksum of numerics_test pins.
+inline constexpr formats::TensorType kFirstTypes[] = {formats::TensorType::f32,  formats::TensorType::f16,
+                                                      formats::TensorType::bf16, formats::TensorType::q8_0,
+                                                      formats::TensorType::q4_0, formats::TensorType::q4_k,
+                                                      formats::TensorType::q6_k};
+
+// A type, and for those with scales beside them what these are.
+struct WeightKind {
+  formats::TensorType type;
+  formats::TensorType scale_type = formats::TensorType::f32;
+  uint32_t group_rows = 1;
+  uint32_t group_columns = 0;
+
+  uint32_t block_columns() const {
+    return std::max({32u, formats::type_info(type).block_values, group_columns});
+  }
+};
+
+inline constexpr WeightKind kFirstKinds[] = {{formats::TensorType::f32},  {formats::TensorType::f16},
+                                             {formats::TensorType::bf16}, {formats::TensorType::q8_0},
+                                             {formats::TensorType::q4_0}, {formats::TensorType::q4_k},
+                                             {formats::TensorType::q6_k}};
+
+inline constexpr WeightKind kLaterKinds[] = {
+    {formats::TensorType::q4_1},
+    {formats::TensorType::q5_0},
+    {formats::TensorType::q5_1},
+    {formats::TensorType::iq4_nl},
+    {formats::TensorType::q2_k},
+    {formats::TensorType::q3_k},
+    {formats::TensorType::q5_k},
+    {formats::TensorType::iq4_xs},
+    {formats::TensorType::mxfp4},
+    {formats::TensorType::mxfp4_pairs, formats::TensorType::e8m0, 1, 32},
+    {formats::TensorType::f8_e4m3},
+    {formats::TensorType::f8_e4m3, formats::TensorType::f32, 128, 128},
+    {formats::TensorType::f8_e4m3, formats::TensorType::bf16, 5, 48},
+    {formats::TensorType::affine4, formats::TensorType::f16, 1, 64},
+    {formats::TensorType::affine4, formats::TensorType::bf16, 1, 32},
+    {formats::TensorType::affine4, formats::TensorType::f32, 1, 128},
+    {formats::TensorType::affine8, formats::TensorType::f16, 1, 32},
+    {formats::TensorType::affine8, formats::TensorType::bf16, 1, 128},
+    {formats::TensorType::affine8, formats::TensorType::f32, 1, 64}};
+
+inline std::vector<WeightKind> all_kinds() {
+  std::vector<WeightKind> kinds(std::begin(kFirstKinds), std::end(kFirstKinds));
+  return kinds;
+}
+
+inline std::string name_of(const WeightKind& kind) {
+  std::string name(formats::to_string(kind.type));
+  if (kind.type == formats::TensorType::mxfp4_pairs) name += "_pairs";
+  if (kind.group_columns != 0)
+    name += "_" + std::string(formats::to_string(kind.scale_type)) + "_" + std::to_string(kind.group_columns);
+  std::ranges::replace_if(name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  return name;
+}
 
 using Random = std::mt19937_64;
 
@@ -54,8 +110,27 @@ inline Bytes random_weights(formats::TensorType type, uint32_t rows, uint32_t co
         break;
       case TensorType::q8_0:
       case TensorType::q4_0:
+      case TensorType::q5_0:
+      case TensorType::iq4_nl:
+      case TensorType::iq4_xs:
         put(at, formats::f32_to_f16(scale));
         break;
+      case TensorType::q2_k:
+        put(at + 80, formats::f32_to_f16(scale));
+        put(at + 82, formats::f32_to_f16(normal(random) * 0.02f));
+        break;
+      case TensorType::q3_k:
+        put(at + 108, formats::f32_to_f16(scale));
+        break;
+      case TensorType::mxfp4:
+        put(at, static_cast<uint8_t>(random() % 8 + 117));
+        break;
+      case TensorType::f8_e4m3:
+        if ((bytes[at] & std::byte{0x7f}) == std::byte{0x7f}) bytes[at] = std::byte{0x38};
+        break;
+      case TensorType::q4_1:
+      case TensorType::q5_1:
+      case TensorType::q5_k:
       case TensorType::q4_k:
         put(at, formats::f32_to_f16(scale));
         put(at + 2, formats::f32_to_f16(normal(random) * 0.02f));
@@ -63,11 +138,56 @@ inline Bytes random_weights(formats::TensorType type, uint32_t rows, uint32_t co
       case TensorType::q6_k:
         put(at + 208, formats::f32_to_f16(scale));
         break;
-      default:
+      case TensorType::mxfp4_pairs:
+      case TensorType::affine4:
+      case TensorType::affine8:
+        break;
+      case TensorType::e8m0:
+        put(at, static_cast<uint8_t>(random() % 8 + 117));
         break;
     }
   }
   return bytes;
+}
+
+// A matrix in the file's form with what lies beside it.
+struct FileBytes {
+  FileMatrix view;
+  Bytes weights, scales, biases;
+
+  FileMatrix matrix() const {
+    FileMatrix result = view;
+    result.weights = weights;
+    result.scales = scales;
+    result.biases = biases;
+    return result;
+  }
+  std::vector<float> values() const {  // exact, [rows, columns]
+    std::vector<float> all(size_t{view.file_rows} * view.file_columns);
+    for (uint32_t row = 0; row < view.file_rows; ++row) {
+      read_row(matrix(), row, std::span(all).subspan(size_t{row} * view.file_columns, view.file_columns));
+    }
+    return all;
+  }
+};
+
+inline FileBytes random_matrix(const WeightKind& kind, uint32_t rows, uint32_t columns, Random& random) {
+  FileBytes file;
+  file.view = {.type = kind.type,
+               .file_rows = rows,
+               .file_columns = columns,
+               .scale_type = kind.scale_type,
+               .group_rows = kind.group_rows,
+               .group_columns = kind.group_columns};
+  file.weights = random_weights(kind.type, rows, columns, random);
+  if (kind.group_columns == 0) return file;
+  uint32_t scale_rows = (rows + kind.group_rows - 1) / kind.group_rows;
+  uint32_t scale_columns = (columns + kind.group_columns - 1) / kind.group_columns;
+  file.scales = random_weights(kind.scale_type, scale_rows, scale_columns, random);
+  if (kind.type == formats::TensorType::affine4 || kind.type == formats::TensorType::affine8) {
+    file.biases = random_weights(kind.scale_type, scale_rows, scale_columns, random);
+  }
+  return file;
 }
 
 // Mostly ordinary values; some blocks are zero, denormal, huge or of mixed magnitude.
@@ -104,11 +224,14 @@ inline std::vector<float> product(const Kernels& kernels, const PackedMatrix& ma
   return output;
 }
 
-inline PackedMatrix pack(formats::TensorType type, const Bytes& bytes, uint32_t rows, uint32_t columns) {
+inline PackedMatrix pack(const FileMatrix& file) {
   ThreadPool pool(1);
-  auto packed = PackedMatrix::pack(type, bytes, columns, 0, rows, 0, columns, pool);
+  auto packed = PackedMatrix::pack(file, {.rows = file.rows(), .columns = file.columns()}, pool);
   EXPECT_TRUE(packed.has_value());
   return *std::move(packed);
+}
+inline PackedMatrix pack(formats::TensorType type, const Bytes& bytes, uint32_t rows, uint32_t columns) {
+  return pack(FileMatrix{.type = type, .file_rows = rows, .file_columns = columns, .weights = bytes});
 }
 
 // The instruction sets beside portable; says so when there is none to compare.

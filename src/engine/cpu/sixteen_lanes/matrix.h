@@ -238,7 +238,7 @@ struct Q4_K {
 
   template <int rows>
   static void accumulate(const uint8_t* panel, uint32_t columns, const uint8_t* tile, F32x16 (&sums)[rows]) {
-    for (uint32_t block = 0; block < columns / 256; ++block, panel += 2368, tile += 340 * rows) {
+    for (uint32_t block = 0; block < columns / 256; ++block, panel += 2368, tile += 372 * rows) {
       prefetch_block<rows, 2368>(panel + 2 * 2368);
       const uint8_t *scales = panel + 64, *mins = panel + 192, *words = panel + 320;
       const uint8_t *activation_scales = tile + 256 * rows, *pair_sums = tile + 324 * rows;
@@ -298,7 +298,7 @@ struct Q6_K {
 
   template <int rows>
   static void accumulate(const uint8_t* panel, uint32_t columns, const uint8_t* tile, F32x16 (&sums)[rows]) {
-    for (uint32_t block = 0; block < columns / 256; ++block, panel += 3392, tile += 340 * rows) {
+    for (uint32_t block = 0; block < columns / 256; ++block, panel += 3392, tile += 372 * rows) {
       prefetch_block<rows, 3392>(panel + 2 * 3392);
       I32x16 totals[rows];
 #pragma GCC unroll kUnroll

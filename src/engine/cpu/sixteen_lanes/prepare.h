@@ -35,24 +35,28 @@ inline int32_t quantise_16(const float* values, float inverse, int8_t* to) {
 inline void put_word(uint8_t* to, int32_t value) {
   __builtin_memcpy(to, &value, 4);
 }
+inline void put_pair(uint8_t* to, int32_t low, int32_t high) {
+  put_word(to, static_cast<int32_t>(uint32_t{static_cast<uint16_t>(low)} |
+                                    uint32_t{static_cast<uint16_t>(high)} << 16));
+}
 inline void put_float(uint8_t* to, float value) {
   __builtin_memcpy(to, &value, 4);
 }
 
-void prepare_f32(const float* rows, size_t stride, uint32_t row_count, uint32_t columns, uint8_t* tile) {
+void prepare_f32(const float* const* rows, uint32_t row_count, uint32_t columns, uint8_t* tile) {
   if (row_count == 1) {
-    __builtin_memcpy(tile, rows, size_t{columns} * 4);
+    __builtin_memcpy(tile, rows[0], size_t{columns} * 4);
     return;
   }
   for (uint32_t r = 0; r < row_count; ++r) {
     for (uint32_t k = 0; k < columns; ++k)
-      put_float(tile + 4 * (size_t{k} * row_count + r), rows[r * stride + k]);
+      put_float(tile + 4 * (size_t{k} * row_count + r), rows[r][k]);
   }
 }
 
-void prepare_q8_32(const float* rows, size_t stride, uint32_t row_count, uint32_t columns, uint8_t* tile) {
+void prepare_q8_32(const float* const* rows, uint32_t row_count, uint32_t columns, uint8_t* tile) {
   for (uint32_t r = 0; r < row_count; ++r) {
-    const float* row = rows + r * stride;
+    const float* row = rows[r];
     uint8_t* to = tile + 4 * r;
     for (uint32_t k = 0; k < columns; k += 32, to += size_t{40} * row_count) {
       int8_t quantised[32];
@@ -66,12 +70,12 @@ void prepare_q8_32(const float* rows, size_t stride, uint32_t row_count, uint32_
   }
 }
 
-void prepare_q8_256(const float* rows, size_t stride, uint32_t row_count, uint32_t columns, uint8_t* tile) {
+void prepare_q8_256(const float* const* rows, uint32_t row_count, uint32_t columns, uint8_t* tile) {
   size_t step = size_t{4} * row_count;
   for (uint32_t r = 0; r < row_count; ++r) {
-    const float* row = rows + r * stride;
+    const float* row = rows[r];
     uint8_t* to = tile + 4 * r;
-    for (uint32_t k = 0; k < columns; k += 256, to += 85 * step) {
+    for (uint32_t k = 0; k < columns; k += 256, to += 93 * step) {
       int8_t quantised[256];
       int32_t sums[16];
       BlockScale scale = block_scale(row + k, 256);
@@ -80,10 +84,9 @@ void prepare_q8_256(const float* rows, size_t stride, uint32_t row_count, uint32
       put_float(to + 64 * step, scale.scale);
       for (size_t i = 0; i < 16; ++i) put_word(to + (65 + i) * step, -32 * sums[i]);
       for (size_t p = 0; p < 4; ++p) {
-        auto low = static_cast<uint16_t>(sums[4 * p] + sums[4 * p + 1]);
-        auto high = static_cast<uint16_t>(sums[4 * p + 2] + sums[4 * p + 3]);
-        put_word(to + (81 + p) * step, static_cast<int32_t>(uint32_t{low} | uint32_t{high} << 16));
+        put_pair(to + (81 + p) * step, sums[4 * p] + sums[4 * p + 1], sums[4 * p + 2] + sums[4 * p + 3]);
       }
+      for (size_t p = 0; p < 8; ++p) put_pair(to + (85 + p) * step, sums[2 * p], sums[2 * p + 1]);
     }
   }
 }
