@@ -162,17 +162,5 @@ TEST_F(Shards, MustBePlainNames) {
   }
 }
 
-using GgufDirectory = MadeDirectory;
-
-TEST_F(GgufDirectory, OpensItsOnlyGgufFileAndAsksWhichOfSeveral) {
-  EXPECT_EQ(Checkpoint::open(directory_).error().code, ErrorCode::not_found);
-  std::filesystem::copy(kFixtures / "bad/good.gguf", directory_ / "a.gguf");
-  EXPECT_TRUE(Checkpoint::open(directory_));
-  std::filesystem::copy(kFixtures / "bad/good.gguf", directory_ / "b.gguf");
-  const auto checkpoint = Checkpoint::open(directory_);
-  ASSERT_FALSE(checkpoint);
-  EXPECT_THAT(checkpoint.error().message, HasSubstr("holds 2 .gguf files"));
-}
-
 }  // namespace
 }  // namespace shoal::formats

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "formats/made_files.h"
 #include "formats/mutation.h"
 
 namespace shoal::formats {
@@ -13,59 +14,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-// Writes a GGUF, right or wrong.
-class GgufWriter {
- public:
-  GgufWriter& number(std::string_view key, uint32_t type, auto value) {
-    ++pairs_;
-    text(metadata_, key);
-    metadata_.write(type);
-    metadata_.write(value);
-    return *this;
-  }
-  GgufWriter& array(std::string_view key, uint32_t type, uint64_t count, ByteView elements) {
-    ++pairs_;
-    text(metadata_, key);
-    metadata_.write(uint32_t{9});
-    metadata_.write(type);
-    metadata_.write(count);
-    metadata_.append(elements);
-    return *this;
-  }
-  // Dimensions innermost first, as in the file.
-  GgufWriter& tensor(std::string_view name, std::vector<uint64_t> dimensions, uint32_t type,
-                     uint64_t offset) {
-    ++tensors_;
-    text(infos_, name);
-    infos_.write(static_cast<uint32_t>(dimensions.size()));
-    infos_.append(std::as_bytes(std::span(dimensions)));
-    infos_.write(type);
-    infos_.write(offset);
-    return *this;
-  }
-  Bytes finish(uint64_t data_bytes, uint32_t version = 3) {
-    ByteWriter file;
-    file.append(as_bytes("GGUF"));
-    file.write(version);
-    file.write(tensors_);
-    file.write(pairs_);
-    file.append(metadata_.bytes());
-    file.append(infos_.bytes());
-    Bytes bytes = file.take();
-    bytes.resize((bytes.size() + 31) / 32 * 32 + data_bytes);
-    return bytes;
-  }
-
- private:
-  static void text(ByteWriter& out, std::string_view value) {
-    out.write(uint64_t{value.size()});
-    out.append(as_bytes(value));
-  }
-
-  ByteWriter metadata_, infos_;
-  uint64_t pairs_ = 0, tensors_ = 0;
-};
 
 TEST(Gguf, ReadsValuesOfEveryKindInBothVersions) {
   for (uint32_t version : {2u, 3u}) {
