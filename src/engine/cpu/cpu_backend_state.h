@@ -7,6 +7,7 @@
 #include "engine/cpu/arena.h"
 #include "engine/cpu/attention_plan.h"
 #include "engine/cpu/cpu_backend.h"
+#include "engine/cpu/expert_plan.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/kv_cache.h"
 #include "engine/cpu/matrix_product.h"
@@ -83,6 +84,16 @@ struct CpuBackend::State {
                                     op.long_after_tokens, pairs, op.magnitude, cosines, sines,
                                     std::move(memory));
   }
+
+  // Parts of experts: act(gate(x), up(x)) for the slots of `parts`, which go on from one another, [slots, F];
+  // down() of that, [slots, D].
+  Tensor expert_inputs(const Tensor& x, const cpu::ExpertPlan& plan,
+                       std::span<const cpu::ExpertPlan::Part> parts, const ExpertWeights<Weight>& weights,
+                       const Activation& activation, CpuBackend& backend);
+  Tensor expert_outputs(const Tensor& inner, std::span<const cpu::ExpertPlan::Part> parts,
+                        const ExpertWeights<Weight>& weights);
+  void add_expert_bias(const Tensor& rows, std::span<const cpu::ExpertPlan::Part> parts, const Weight& bias,
+                       size_t stride, size_t offset);
 
   // Parts of delta_net: [T, channels] convolved, with queries and keys normalised; then the rule.
   Tensor convolve(const Tensor& queries, const Tensor& keys, const Tensor& values, const Weight& taps,
