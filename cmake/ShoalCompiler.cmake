@@ -40,6 +40,7 @@ endif()
 
 option(SHOAL_FUZZ "Build the libFuzzer targets (clang)" OFF)
 if(SHOAL_FUZZ)
+  add_custom_target(fuzzers)
   target_compile_options(shoal_options INTERFACE -fsanitize=fuzzer-no-link)  # every room reports its coverage
 endif()
 

@@ -5,6 +5,7 @@ bytes from outside) and the Python suites tests/*/test_*.py. See ./test for the 
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ SANITIZED_ROOMS = ["base", "formats", "text", "link", "engine", "model", "runtim
                    "cluster", "serving", "api"]
 SUITE_TIMEOUT_SECONDS = 900
 FUZZ_SECONDS = 60
+SHORT_FUZZ_SECONDS = 10
 
 
 class Tally:
@@ -100,23 +102,40 @@ def run_python(name, path, environment, tally):
     tally.add(name, report["passed"], report["failures"], report["skipped"], time.monotonic() - started)
 
 
-def run_fuzzers(tally, wanted):
-    """Every libFuzzer target for FUZZ_SECONDS under the sanitizers."""
+def run_fuzzer(program, seconds):
+    """Runs one libFuzzer target from its seeds; returns (exit code or None on timeout, output, seconds)."""
+    started = time.monotonic()
+    seeds = ROOT / "tests" / "fuzz" / program.name
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = pathlib.Path(scratch) / "corpus"
+        corpus.mkdir()
+        command = [program, f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-seed=1",
+                   f"-artifact_prefix={scratch}/", corpus, *([seeds] if seeds.is_dir() else [])]
+        code, output = run(command, dict(os.environ, TMPDIR=scratch))
+        for artifact in pathlib.Path(scratch).glob("*-*") if code != 0 else []:
+            output += f"\ninput of {artifact.name}: {artifact.read_bytes()[:4096].hex()}\n"
+    return code, output, time.monotonic() - started
+
+
+def run_fuzzers(tally, wanted, slow):
+    """Every libFuzzer target under the sanitizers, two at a time: a minute for what reads model files, and for the others
+    with --all."""
     if not shutil.which("clang++-19"):
         print("skipped fuzzing: clang++-19 is not installed")
         tally.skipped += 1
         return
-    build("fuzz", ["all"])
-    for program in sorted((ROOT / "build" / "fuzz" / "fuzz").glob("*_fuzz")):
-        if not wanted(program.name):
-            continue
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory() as scratch:
-            code, output = run([program, f"-max_total_time={FUZZ_SECONDS}", "-timeout=20", "-rss_limit_mb=2048", "-seed=1",
-                                f"-artifact_prefix={scratch}/"], dict(os.environ))
-        if code != 0:
-            print(output[-8000:])
-        tally.add(program.name, int(code == 0), [] if code == 0 else [f"(ended with code {code})"], 0, time.monotonic() - started)
+    build("fuzz", ["fuzzers"])
+    programs = [program for program in sorted((ROOT / "build" / "fuzz" / "fuzz").glob("*_fuzz")) if wanted(program.name)]
+
+    def seconds_of(program):
+        return FUZZ_SECONDS if slow or (ROOT / "tests" / "fuzz" / program.name).is_dir() else SHORT_FUZZ_SECONDS
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        outcomes = pool.map(lambda program: run_fuzzer(program, seconds_of(program)), programs)
+        for program, (code, output, seconds) in zip(programs, outcomes):
+            if code != 0:
+                print(output[-8000:])
+            tally.add(program.name, int(code == 0), [] if code == 0 else [f"(ended with code {code})"], 0, seconds)
 
 
 def suites(preset_directory, suffix=""):
@@ -127,7 +146,7 @@ def suites(preset_directory, suffix=""):
 def main():
     parser = argparse.ArgumentParser(description="Builds shoal and runs its tests.")
     parser.add_argument("--all", action="store_true", help="the slow tests too")
-    parser.add_argument("--no-sanitizers", action="store_true", help="leave out the AddressSanitizer runs")
+    parser.add_argument("--no-sanitizers", action="store_true", help="leave out the AddressSanitizer runs and the fuzzers")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only suites whose name contains one of these")
     arguments = parser.parse_args()
 
@@ -160,8 +179,8 @@ def main():
         if name != "tidy" and wanted(name):
             run_python(name, path, environment, tally)
 
-    if arguments.all:
-        run_fuzzers(tally, wanted)
+    if not arguments.no_sanitizers and (not arguments.names or any("fuzz" in name for name in arguments.names)):
+        run_fuzzers(tally, wanted, arguments.all)
 
     for failure in tally.failures:
         print("failed:", failure)
