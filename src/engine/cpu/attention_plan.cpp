@@ -8,6 +8,18 @@ namespace {
 // Multiply-adds below which waking threads costs more than it brings.
 constexpr uint64_t kSerialMultiplyAdds = 128 << 10;
 
+Kernels::Attend attend_of(const Kernels& kernels, KvType type) {
+  switch (type) {
+    case KvType::f32:
+      return kernels.attend_f32;
+    case KvType::f16:
+      return kernels.attend_f16;
+    case KvType::q8:
+      return kernels.attend_q8;
+  }
+  return kernels.attend_f32;
+}
+
 }  // namespace
 
 AttentionPlan::AttentionPlan(const Kernels& kernels, ThreadPool& pool, uint32_t largest_head_dim)
@@ -43,7 +55,7 @@ void AttentionPlan::run(const KvCache& cache, const StepView& step, const Attent
                         const float* queries, const float* sinks, float* output) {
   uint64_t scores = cut(step, op);
   size_t row_floats = size_t{op.query_heads} * op.head_dim;
-  Kernels::Attend attend = cache.config().type == KvType::f32 ? kernels_.attend_f32 : kernels_.attend_f16;
+  Kernels::Attend attend = attend_of(kernels_, cache.config().type);
   auto attend_tile = [&](uint32_t index, unsigned thread) {
     const Tile& tile = tiles_[index];
     const SequenceRows& sequence = step.sequences[tile.sequence];

@@ -45,10 +45,26 @@ CpuTensor CpuBackend::attend(Tensor queries, Tensor keys, Tensor values, const S
   return result;
 }
 
-CpuTensor CpuBackend::attend_latent(Tensor, Tensor, Tensor, Tensor, const StepView&,
-                                    const LatentAttentionOp&) {
-  SHOAL_ASSERT(false);  // not there yet
-  return {};
+CpuTensor CpuBackend::attend_latent(Tensor queries, Tensor rotated_queries, Tensor latent, Tensor rotated,
+                                    const StepView& step, const LatentAttentionOp& op) {
+  cpu::KvCache& cache = state_->kv;
+  SHOAL_ASSERT(op.layer < cache.layer_count() && op.latent_rank != 0 && op.query_heads != 0 &&
+               op.latent_rank == cache.latent_rank(op.layer) && op.rope_dim == cache.latent_rope(op.layer));
+  SHOAL_ASSERT(queries.columns == op.query_heads * op.latent_rank &&
+               rotated_queries.columns == op.query_heads * op.rope_dim && latent.columns == op.latent_rank &&
+               rotated.columns == op.rope_dim);
+  for (const SequenceRows& sequence : step.sequences) {
+    state_->for_rows(sequence.row_count, op.latent_rank, [&](uint32_t first, uint32_t end) {
+      for (uint32_t row = first; row < end; ++row) {
+        const uint32_t step_row = sequence.first_row + row;
+        cache.append_latent(state_->kernels, op.layer, sequence.pages, sequence.context_tokens + row,
+                            latent.row(step_row), rotated.row(step_row));
+      }
+    });
+  }
+  Tensor result = state_->allocate(queries.rows, queries.columns);
+  state_->latent.run(cache, step, op, queries.data, rotated_queries.data, result.data);
+  return result;
 }
 
 }  // namespace shoal::engine

@@ -10,6 +10,7 @@
 #include "engine/cpu/expert_plan.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/kv_cache.h"
+#include "engine/cpu/latent_plan.h"
 #include "engine/cpu/matrix_product.h"
 #include "engine/cpu/recurrent_states.h"
 #include "engine/cpu/rope_table.h"
@@ -41,11 +42,21 @@ struct CpuBackend::State {
         states(std::move(slots)),
         pool(threads),
         product(kernels, pool, arena),
-        attention(kernels, pool, largest_head_dim(options.kv_layers)) {}
+        attention(kernels, pool, largest_head_dim(options.kv_layers)),
+        latent(kernels, pool, largest_latent_scratch(options.kv_layers)) {}
 
   static uint32_t largest_head_dim(std::span<const KvLayerShape> layers) {
     uint32_t largest = 1;
     for (const KvLayerShape& layer : layers) largest = std::max(largest, layer.head_dim);
+    return largest;
+  }
+
+  static size_t largest_latent_scratch(std::span<const KvLayerShape> layers) {
+    size_t largest = 0;
+    for (const KvLayerShape& layer : layers) {
+      if (layer.latent_rank == 0) continue;
+      largest = std::max(largest, cpu::latent_scratch(layer.latent_rank, layer.latent_rope).floats);
+    }
     return largest;
   }
 
@@ -109,6 +120,7 @@ struct CpuBackend::State {
   cpu::Arena arena;
   cpu::MatrixProduct product;
   cpu::AttentionPlan attention;
+  cpu::LatentPlan latent;
   std::vector<CpuRopeTable> rope_tables;
   Tensor returned;  // keeps the last output's values until the next step
   uint64_t weight_bytes = 0;

@@ -57,6 +57,8 @@ constexpr uint32_t kPanelRows = 16;        // outputs of a panel, one 32-bit lan
 constexpr uint32_t kMaxTileRows = 8;       // activation rows computed together
 constexpr uint32_t kAttentionQueries = 8;  // query vectors computed together
 constexpr uint32_t kAttentionRun = 64;     // tokens of a softmax run; runs start at multiples of it
+constexpr uint32_t kLatentQueries = 16;    // query vectors computed together over latent rows, a lane each
+constexpr uint32_t kCacheBlock = 32;       // values of a q8 cache that share a scale
 constexpr uint32_t kMaxTaps = 32;          // of a short convolution
 constexpr uint32_t kDeltaColumns = 64;     // columns of a delta-rule state computed together
 
@@ -106,6 +108,8 @@ struct AttentionTask {
   uint32_t page_tokens;
   size_t key_offset;
   size_t value_offset;
+  size_t key_scale_offset;  // q8: scales as [page_tokens / 16][blocks of head_dim][16 tokens] f16
+  size_t value_scale_offset;
   uint32_t head_dim;
   float scale;
   float softcap;  // 0: none
@@ -113,9 +117,49 @@ struct AttentionTask {
   float sinks[kAttentionQueries];  // one more score of each query, which weighs nothing but the sum
   float* scratch;                  // attention_scratch_floats(head_dim)
 };
+constexpr size_t cache_blocks(size_t values) {
+  return (values + kCacheBlock - 1) / kCacheBlock;
+}
 constexpr size_t attention_scratch_floats(size_t head_dim) {
   size_t padded = (head_dim + 15) / 16 * 16;
-  return kAttentionQueries * (2 * padded + kAttentionRun);
+  return kAttentionQueries * (2 * padded + (1 + cache_blocks(head_dim)) * kAttentionRun);
+}
+
+// Up to kLatentQueries query vectors (rows and heads of one sequence, row after row) over latent rows. Query
+// q sees tokens [0, end_visible[q]), which is not empty; end_visible does not fall. A page holds, at
+// rows_offset, [page_tokens] rows of row_bytes: latent_rank latent and rope_dim rotated values, rounded up to
+// 16, and for q8 a scale per kCacheBlock of them.
+struct LatentTask {
+  uint32_t query_count;
+  uint32_t end_visible[kLatentQueries];
+  const float* queries;          // [query_count, latent_rank]
+  const float* rotated_queries;  // [query_count, rope_dim]
+  float* outputs;                // [query_count, latent_rank]
+  const uint8_t* cache;
+  size_t page_bytes;
+  const uint32_t* pages;
+  uint32_t page_tokens;
+  size_t rows_offset;
+  uint32_t row_bytes;
+  uint32_t latent_rank;
+  uint32_t rope_dim;
+  float scale;
+  float* scratch;  // latent_scratch(latent_rank, rope_dim).floats
+};
+constexpr uint32_t latent_row_values(uint32_t latent_rank, uint32_t rope_dim) {
+  return (latent_rank + rope_dim + 15) / 16 * 16;
+}
+struct LatentScratch {  // in floats
+  size_t queries, rows, outputs, scores, floats;
+};
+constexpr LatentScratch latent_scratch(uint32_t latent_rank, uint32_t rope_dim) {
+  size_t values = latent_row_values(latent_rank, rope_dim);
+  LatentScratch at = {};
+  at.rows = at.queries + values * kLatentQueries;
+  at.outputs = at.rows + values * kAttentionRun;
+  at.scores = at.outputs + values * kLatentQueries;
+  at.floats = at.scores + kAttentionRun * kLatentQueries;
+  return at;
 }
 
 // A causal depthwise convolution and silu over rows of one sequence. Channel c of output row t is silu of the
@@ -190,9 +234,21 @@ struct Kernels {
   void (*rope_halves)(float* head, const float* cosines, const float* sines, uint32_t pairs);
   void (*rope_interleaved)(float* head, const float* cosines, const float* sines, uint32_t pairs);
   void (*to_f16)(const float* input, size_t size, uint16_t* output);  // nearest even
+  // int8 and one f16 scale per kCacheBlock, see sixteen_lanes/cache.h
+  void (*to_q8)(const float* input, size_t size, int8_t* output, uint16_t* scales);
 
   using Attend = void (*)(const AttentionTask&);
-  Attend attend_f32, attend_f16;
+  Attend attend_f32, attend_f16, attend_q8;
+
+  // A tile of latent attention at once, or its three steps, see sixteen_lanes/latent_attention.h.
+  struct Latent {
+    void (*attend)(const LatentTask&);
+    void (*scores)(const LatentTask&, uint32_t begin_token, uint32_t end_token, float* scores);
+    void (*mix)(const LatentTask&, const float* weights, const float* rescale, const float* inverse,
+                uint32_t first_column, uint32_t end_column);
+  };
+  Latent latent_f32, latent_f16, latent_q8;
+  void (*latent_soften)(const LatentTask&, float* scores, float* rescale, float* inverse);
 
   void (*softmax_scores)(const float* logits, uint32_t size, float* output);
   void (*sigmoid_scores)(const float* logits, uint32_t size, float* output);

@@ -14,6 +14,7 @@
 
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/matrix_product.h"
+#include "engine/engine.h"
 #include "formats/dequantise.h"
 #include "formats/half.h"
 
@@ -249,6 +250,26 @@ inline std::vector<const Kernels*> fast_kernels() {
 }
 inline const Kernels& reference_kernels() {
   return **select_kernels(Isa::portable);
+}
+
+// Rows of `size` values as a KV cache of `type` gives them back.
+inline std::vector<float> as_cached(KvType type, std::vector<float> values, size_t size) {
+  if (type == KvType::f16) {
+    for (float& value : values) value = formats::f16_to_f32(formats::f32_to_f16(value));
+  }
+  if (type != KvType::q8) return values;
+  for (size_t row = 0; row < values.size(); row += size) {
+    for (size_t first = row; first < row + size; first += 32) {
+      std::span block = std::span(values).subspan(first, std::min<size_t>(32, row + size - first));
+      float largest = 0;
+      for (float value : block) largest = std::max(largest, std::abs(value));
+      float scale = formats::f16_to_f32(formats::f32_to_f16(largest / 127.0f));
+      for (float& value : block) {
+        value = largest == 0 ? 0 : scale * std::nearbyint(value * (127.0f / largest));
+      }
+    }
+  }
+  return values;
 }
 
 // Bit equality; names the first difference.

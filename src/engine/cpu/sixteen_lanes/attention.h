@@ -6,22 +6,14 @@
 // exp(old - new); weights exp(score - maximum) are added to 16 lane sums (token % 16), and output[d] =
 // fma(weight, value[d], output[d]) token by token. At the end the lane sums are folded by the fixed tree and
 // the output is multiplied by 1 / sum. A sink comes before all runs: it is the maximum and its weight, 1, is
-// in lane 0.
+// in lane 0. A q8 key is int8 * scale (exact) before the FMA; a q8 value meets weight * its block's scale
+// (rounded).
 #pragma once
 
-#include "engine/cpu/sixteen_lanes/elementwise.h"
+#include "engine/cpu/sixteen_lanes/cache.h"
 
 namespace shoal::engine::cpu {
 namespace {
-
-struct CacheF32 {
-  static constexpr size_t kBytes = 4;
-  static F32x16 load_values(const uint8_t* from) { return load(reinterpret_cast<const float*>(from)); }
-};
-struct CacheF16 {
-  static constexpr size_t kBytes = 2;
-  static F32x16 load_values(const uint8_t* from) { return load_f16(from); }
-};
 
 struct QueryState {
   F32x16 lane_sums;
@@ -36,6 +28,11 @@ inline QueryState initial_state(const AttentionTask& task, int query) {
 inline const uint8_t* page_of(const AttentionTask& task, uint32_t token) {
   return task.cache + size_t{task.pages[token / task.page_tokens]} * task.page_bytes;
 }
+// The f16 scales of the sixteen tokens from `token` on, block after block; `offset` is that of keys or
+// values.
+inline const uint8_t* scales_of(const AttentionTask& task, size_t offset, uint32_t token) {
+  return page_of(task, token) + offset + 2 * size_t{token % task.page_tokens} * cache_blocks(task.head_dim);
+}
 
 // scores[q * kAttentionRun + t - run] for the tokens of `groups` groups of 16 from `token` on, inside the
 // run. `queries` is [head_dim][rows].
@@ -44,7 +41,7 @@ inline void score_groups(const AttentionTask& task, const float* queries, uint32
                          float* scores) {
   const uint8_t* keys[groups];
   const uint8_t* values[groups];  // wanted next: fetched meanwhile
-  F32x16 sums[groups][rows];
+  F32x16 sums[groups][rows], scales[groups];
 #pragma GCC unroll kUnroll
   for (int g = 0; g < groups; ++g) {
     uint32_t first = token + 16 * static_cast<uint32_t>(g);
@@ -54,14 +51,26 @@ inline void score_groups(const AttentionTask& task, const float* queries, uint32
 #pragma GCC unroll kUnroll
     for (int q = 0; q < rows; ++q) sums[g][q] = zero_f32();
   }
-  for (uint32_t d = 0; d < task.head_dim; ++d) {
+  const uint32_t block = Cache::kScaled ? kCacheBlock : task.head_dim;
+  for (uint32_t first = 0; first < task.head_dim; first += block) {
+    if constexpr (Cache::kScaled) {
 #pragma GCC unroll kUnroll
-    for (int g = 0; g < groups; ++g) {
-      F32x16 key = Cache::load_values(keys[g] + size_t{d} * 16 * Cache::kBytes);
-      __builtin_prefetch(values[g] + size_t{d} * 16 * Cache::kBytes);
+      for (int g = 0; g < groups; ++g) {
+        uint32_t at = token + 16 * static_cast<uint32_t>(g);
+        scales[g] = load_f16(scales_of(task, task.key_scale_offset, at) + size_t{first} / kCacheBlock * 32);
+      }
+    }
+    const uint32_t end = smaller(first + block, task.head_dim);
+    for (uint32_t d = first; d < end; ++d) {
 #pragma GCC unroll kUnroll
-      for (int q = 0; q < rows; ++q)
-        sums[g][q] = fma(key, broadcast(queries[size_t{d} * rows + q]), sums[g][q]);
+      for (int g = 0; g < groups; ++g) {
+        F32x16 key = Cache::load_values(keys[g] + size_t{d} * 16 * Cache::kBytes);
+        if constexpr (Cache::kScaled) key = multiply(key, scales[g]);
+        __builtin_prefetch(values[g] + size_t{d} * 16 * Cache::kBytes);
+#pragma GCC unroll kUnroll
+        for (int q = 0; q < rows; ++q)
+          sums[g][q] = fma(key, broadcast(queries[size_t{d} * rows + q]), sums[g][q]);
+      }
     }
   }
   F32x16 scale = broadcast(task.scale);
@@ -116,12 +125,32 @@ inline float soften_run(QueryState& state, float* scores, uint32_t run, uint32_t
   return rescale;
 }
 
+// Floats between the weights of one query and the next: one run, or one run per block.
+template <class Cache>
+inline size_t weight_stride(const AttentionTask& task) {
+  return Cache::kScaled ? cache_blocks(task.head_dim) * kAttentionRun : kAttentionRun;
+}
+
+// to[block][t - run] = weight of token t times the scale of the token's block, for tokens [begin, end).
+inline void scale_weights(const AttentionTask& task, const float* weights, uint32_t run, uint32_t begin,
+                          uint32_t end, float* to) {
+  const size_t blocks = cache_blocks(task.head_dim);
+  for (uint32_t token = begin / 16 * 16; token < end; token += 16) {
+    const uint8_t* scales = scales_of(task, task.value_scale_offset, token);
+    const F32x16 weight = load(weights + (token - run));
+    for (size_t block = 0; block < blocks; ++block) {
+      store(to + block * kAttentionRun + (token - run), multiply(weight, load_f16(scales + 32 * block)));
+    }
+  }
+}
+
 // outputs[q][0 .. 16 * vectors) = outputs * rescale + sum over tokens [begin, end) of weight * value.
 template <class Cache, int rows, int vectors>
-inline void mix_values(const AttentionTask& task, const float* scores, uint32_t run, uint32_t begin,
+inline void mix_values(const AttentionTask& task, const float* weights, uint32_t run, uint32_t begin,
                        uint32_t end, uint32_t dimension, const float* rescale, float* outputs,
                        size_t output_stride) {
-  size_t value_bytes = output_stride * Cache::kBytes;
+  size_t value_bytes = output_stride * Cache::kBytes, query_stride = weight_stride<Cache>(task);
+  if constexpr (Cache::kScaled) weights += size_t{dimension} / kCacheBlock * kAttentionRun;
   F32x16 sums[rows][vectors];
 #pragma GCC unroll kUnroll
   for (int q = 0; q < rows; ++q) {
@@ -145,9 +174,11 @@ inline void mix_values(const AttentionTask& task, const float* scores, uint32_t 
 #pragma GCC unroll kUnroll
       for (int v = 0; v < vectors; ++v) {
         F32x16 value = Cache::load_values(values + 16 * v * Cache::kBytes);
+        size_t block = Cache::kScaled ? size_t{16} * v / kCacheBlock * kAttentionRun : 0;
 #pragma GCC unroll kUnroll
         for (int q = 0; q < rows; ++q) {
-          sums[q][v] = fma(broadcast(scores[q * kAttentionRun + (token - run)]), value, sums[q][v]);
+          float weight = weights[q * query_stride + block + (token - run)];
+          sums[q][v] = fma(broadcast(weight), value, sums[q][v]);
         }
       }
     }
@@ -160,22 +191,15 @@ inline void mix_values(const AttentionTask& task, const float* scores, uint32_t 
 }
 
 template <class Cache, int rows>
-inline void mix_all_values(const AttentionTask& task, const float* scores, uint32_t run, uint32_t begin,
+inline void mix_all_values(const AttentionTask& task, const float* weights, uint32_t run, uint32_t begin,
                            uint32_t end, const float* rescale, float* outputs, size_t stride) {
   uint32_t d = 0;
   for (; d + 64 <= stride; d += 64) {
-    mix_values<Cache, rows, 4>(task, scores, run, begin, end, d, rescale, outputs, stride);
+    mix_values<Cache, rows, 4>(task, weights, run, begin, end, d, rescale, outputs, stride);
   }
   for (; d < stride; d += 16) {
-    mix_values<Cache, rows, 1>(task, scores, run, begin, end, d, rescale, outputs, stride);
+    mix_values<Cache, rows, 1>(task, weights, run, begin, end, d, rescale, outputs, stride);
   }
-}
-
-inline uint32_t larger(uint32_t a, uint32_t b) {
-  return a > b ? a : b;
-}
-inline uint32_t smaller(uint32_t a, uint32_t b) {
-  return a < b ? a : b;
 }
 
 // One run for all queries of the tile: neighbours that see the same tokens are mixed together.
@@ -193,9 +217,14 @@ inline void attend_run(const AttentionTask& task, const float* queries, uint32_t
   if (lowest >= highest) return;
   score_run<Cache, rows>(task, queries, run, lowest / 16 * 16, (highest + 15) / 16 * 16, scores);
   float rescale[rows];
+  float* scaled = scores + kAttentionQueries * kAttentionRun;
+  const size_t stride_of_weights = weight_stride<Cache>(task);
   for (int q = 0; q < rows; ++q) {
-    if (begin[q] < end[q])
-      rescale[q] = soften_run(states[q], scores + q * kAttentionRun, run, begin[q], end[q], task.softcap);
+    if (begin[q] >= end[q]) continue;
+    float* weights = scores + q * kAttentionRun;
+    rescale[q] = soften_run(states[q], weights, run, begin[q], end[q], task.softcap);
+    if constexpr (Cache::kScaled)
+      scale_weights(task, weights, run, begin[q], end[q], scaled + q * stride_of_weights);
   }
   for (int q = 0; q < rows;) {
     if (begin[q] >= end[q]) {
@@ -205,7 +234,7 @@ inline void attend_run(const AttentionTask& task, const float* queries, uint32_t
     int same = 1;
     while (same < kMixQueries && q + same < rows && begin[q + same] == begin[q] && end[q + same] == end[q])
       ++same;
-    const float* weights = scores + q * kAttentionRun;
+    const float* weights = (Cache::kScaled ? scaled : scores) + q * stride_of_weights;
     float* output = outputs + q * stride;
     if (same == 4) {
       mix_all_values<Cache, 4>(task, weights, run, begin[q], end[q], rescale + q, output, stride);

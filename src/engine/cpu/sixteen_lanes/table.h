@@ -4,6 +4,7 @@
 #include "engine/cpu/sixteen_lanes/attention.h"
 #include "engine/cpu/sixteen_lanes/delta.h"
 #include "engine/cpu/sixteen_lanes/elementwise.h"
+#include "engine/cpu/sixteen_lanes/latent_attention.h"
 #include "engine/cpu/sixteen_lanes/matrix.h"
 #include "engine/cpu/sixteen_lanes/prepare.h"
 #include "engine/cpu/sixteen_lanes/router.h"
@@ -31,8 +32,14 @@ constexpr Kernels kTable = {
     .rope_halves = rope_halves,
     .rope_interleaved = rope_interleaved,
     .to_f16 = to_f16,
+    .to_q8 = to_q8,
     .attend_f32 = attend<CacheF32>,
     .attend_f16 = attend<CacheF16>,
+    .attend_q8 = attend<CacheQ8>,
+    .latent_f32 = {attend_latent<CacheF32>, latent_scores<CacheF32>, latent_mix<CacheF32>},
+    .latent_f16 = {attend_latent<CacheF16>, latent_scores<CacheF16>, latent_mix<CacheF16>},
+    .latent_q8 = {attend_latent<CacheQ8>, latent_scores<CacheQ8>, latent_mix<CacheQ8>},
+    .latent_soften = latent_soften,
     .softmax_scores = softmax_scores,
     .sigmoid_scores = sigmoid_scores,
     .add_scaled = add_scaled,

@@ -1,0 +1,273 @@
+// Attention over latent rows that all heads share, over sixteen lanes. Include after a lanes.h.
+//
+// Scores are computed with a query vector per lane, outputs with a column per lane. The order of operations,
+// per query vector, is that of attention.h: score = scale * (sequential FMA over the row's values); in runs
+// of 64 tokens: maximum, rescaling, weights into 16 sums (token % 16), output = fma(weight, value, output)
+// token by token; at the end the fixed tree over the sums and 1 / sum. A q8 value is int8 * scale (exact).
+#pragma once
+
+#include "engine/cpu/sixteen_lanes/cache.h"
+
+namespace shoal::engine::cpu {
+namespace {
+
+constexpr uint32_t kLanes = 16;
+constexpr int kLatentTokens = kScoreGroups * 4;  // scored at once
+
+// Columns [begin, end), multiples of 16, of a row of the cache, as f32.
+template <class Cache>
+inline void expand_row(const LatentTask& task, const uint8_t* row, uint32_t begin, uint32_t end, float* to) {
+  if constexpr (!Cache::kScaled) {
+    for (uint32_t column = begin; column < end; column += kLanes, to += kLanes)
+      store(to, Cache::load_values(row + column * Cache::kBytes));
+  } else {
+    const uint8_t* scales = row + latent_row_values(task.latent_rank, task.rope_dim);
+    for (uint32_t column = begin; column < end; column += kLanes, to += kLanes) {
+      uint8_t halves[32] = {};
+      __builtin_memcpy(halves, scales + 2 * size_t{column / kCacheBlock}, 2);
+      store(to, multiply(Cache::load_values(row + column), broadcast(first_lane(load_f16(halves)))));
+    }
+  }
+}
+
+// Tokens [begin, end) to rows that lie `stride` floats apart.
+template <class Cache>
+inline void expand_rows(const LatentTask& task, uint32_t begin, uint32_t end, uint32_t first_column,
+                        uint32_t end_column, float* to, size_t stride) {
+  for (uint32_t token = begin; token < end; ++token, to += stride) {
+    const uint8_t* page = task.cache + size_t{task.pages[token / task.page_tokens]} * task.page_bytes;
+    const uint8_t* row = page + task.rows_offset + size_t{token % task.page_tokens} * task.row_bytes;
+    __builtin_prefetch(row + 2 * size_t{task.row_bytes});
+    expand_row<Cache>(task, row, first_column, end_column, to);
+  }
+}
+
+// [values][16 lanes]; lanes without a query are 0.
+inline void transpose_queries(const LatentTask& task, float* to) {
+  const size_t rank = task.latent_rank, rope = task.rope_dim;
+  for (size_t i = 0; i < (rank + rope) * kLanes; i += kLanes) store(to + i, zero_f32());
+  for (size_t q = 0; q < task.query_count; ++q) {
+    for (size_t d = 0; d < rank; ++d) to[d * kLanes + q] = task.queries[q * rank + d];
+    for (size_t d = 0; d < rope; ++d) to[(rank + d) * kLanes + q] = task.rotated_queries[q * rope + d];
+  }
+}
+
+// scores[token][16] of kLatentTokens expanded rows.
+inline void score_rows(const LatentTask& task, const float* queries, const float* rows, size_t stride,
+                       float* scores) {
+  F32x16 sums[kLatentTokens];
+#pragma GCC unroll kUnroll
+  for (int t = 0; t < kLatentTokens; ++t) sums[t] = zero_f32();
+  const uint32_t values = task.latent_rank + task.rope_dim;
+  for (uint32_t d = 0; d < values; ++d) {
+    const F32x16 query = load(queries + size_t{d} * kLanes);
+#pragma GCC unroll kUnroll
+    for (int t = 0; t < kLatentTokens; ++t) sums[t] = fma(broadcast(rows[t * stride + d]), query, sums[t]);
+  }
+  const F32x16 scale = broadcast(task.scale);
+#pragma GCC unroll kUnroll
+  for (int t = 0; t < kLatentTokens; ++t) store(scores + t * kLanes, multiply(sums[t], scale));
+}
+
+struct LatentState {
+  F32x16 maximum;
+  F32x16 sums[kLanes];  // by token % 16
+};
+
+inline void begin_latent(LatentState& state) {
+  state.maximum = broadcast(-__builtin_inff());
+  for (F32x16& sum : state.sums) sum = zero_f32();
+}
+
+// The first query that sees `token`; all after it do.
+inline uint32_t first_seeing(const LatentTask& task, uint32_t token) {
+  uint32_t query = 0;
+  while (query < task.query_count && task.end_visible[query] <= token) ++query;
+  return query;
+}
+
+// Turns the scores [end - run][16] of a run into weights; rescale[16] is what outputs are multiplied by
+// first.
+inline void soften_latent_run(const LatentTask& task, LatentState& state, uint32_t run, uint32_t end,
+                              float* scores, float* rescale) {
+  const F32x16 nothing = broadcast(-__builtin_inff());
+  F32x16 top = state.maximum;
+  for (uint32_t token = run; token < end; ++token) {
+    float* at = scores + size_t{token - run} * kLanes;
+    const F32x16 masked = select_range(first_seeing(task, token), kLanes, load(at), nothing);
+    store(at, masked);
+    top = maximum(masked, top);
+  }
+  // Queries that see nothing of the run stay as they are.
+  const uint32_t first = first_seeing(task, run);
+  const F32x16 factor =
+      select_range(first, kLanes, exponential(subtract(state.maximum, top)), broadcast(1.0f));
+  store(rescale, factor);
+  state.maximum = select_range(first, kLanes, top, state.maximum);
+  for (F32x16& sum : state.sums) sum = multiply(sum, factor);
+  for (uint32_t token = run; token < end; ++token) {
+    float* at = scores + size_t{token - run} * kLanes;
+    const F32x16 weights = select_range(first_seeing(task, token), kLanes,
+                                        exponential(subtract(load(at), state.maximum)), zero_f32());
+    store(at, weights);
+    state.sums[token % kLanes] = add(state.sums[token % kLanes], weights);
+  }
+}
+
+// inverse[16] = 1 / the sum of each query's weights.
+inline void finish_latent(LatentState& state, float* inverse) {
+  for (uint32_t half = kLanes / 2; half > 0; half /= 2) {
+    for (uint32_t i = 0; i < half; ++i) state.sums[i] = add(state.sums[i], state.sums[i + half]);
+  }
+  store(inverse, divide(broadcast(1.0f), state.sums[0]));
+}
+
+// outputs[q][0 .. 16 * vectors) = outputs * rescale[q] + sum over `count` tokens of weight * value.
+template <int queries, int vectors>
+inline void mix_latent(const float* weights, const float* rows, size_t stride, uint32_t count,
+                       const float* rescale, float* outputs, size_t output_stride) {
+  F32x16 sums[queries][vectors];
+#pragma GCC unroll kUnroll
+  for (int q = 0; q < queries; ++q) {
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < vectors; ++v)
+      sums[q][v] = multiply(load(outputs + q * output_stride + 16 * v), broadcast(rescale[q]));
+  }
+  for (uint32_t t = 0; t < count; ++t, rows += stride, weights += kLanes) {
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < vectors; ++v) {
+      const F32x16 value = load(rows + 16 * v);
+#pragma GCC unroll kUnroll
+      for (int q = 0; q < queries; ++q) sums[q][v] = fma(broadcast(weights[q]), value, sums[q][v]);
+    }
+  }
+#pragma GCC unroll kUnroll
+  for (int q = 0; q < queries; ++q) {
+#pragma GCC unroll kUnroll
+    for (int v = 0; v < vectors; ++v) store(outputs + q * output_stride + 16 * v, sums[q][v]);
+  }
+}
+
+template <int vectors>
+inline void mix_latent_columns(const LatentTask& task, uint32_t run, uint32_t end, const float* weights,
+                               const float* rescale, const float* rows, size_t stride, float* outputs,
+                               size_t output_stride) {
+  for (uint32_t q = 0; q < task.query_count;) {
+    const uint32_t seen = smaller(task.end_visible[q], end);
+    uint32_t same = 1;
+    while (same < kMixQueries && q + same < task.query_count &&
+           smaller(task.end_visible[q + same], end) == seen) {
+      ++same;
+    }
+    if (same == 3) same = 2;
+    float* output = outputs + q * output_stride;
+    if (seen <= run) {
+    } else if (same == 4) {
+      mix_latent<4, vectors>(weights + q, rows, stride, seen - run, rescale + q, output, output_stride);
+    } else if (same == 2) {
+      mix_latent<2, vectors>(weights + q, rows, stride, seen - run, rescale + q, output, output_stride);
+    } else {
+      mix_latent<1, vectors>(weights + q, rows, stride, seen - run, rescale + q, output, output_stride);
+    }
+    q += same;
+  }
+}
+
+// Adds a run's expanded rows, of which `columns` (a multiple of 16) matter, to outputs [16][output_stride].
+inline void mix_latent_run(const LatentTask& task, uint32_t run, uint32_t end, const float* weights,
+                           const float* rescale, const float* rows, size_t stride, uint32_t columns,
+                           float* outputs, size_t output_stride) {
+  uint32_t column = 0;
+  for (; column + 64 <= columns; column += 64) {
+    mix_latent_columns<4>(task, run, end, weights, rescale, rows + column, stride, outputs + column,
+                          output_stride);
+  }
+  for (; column < columns; column += 16) {
+    mix_latent_columns<1>(task, run, end, weights, rescale, rows + column, stride, outputs + column,
+                          output_stride);
+  }
+}
+
+inline void store_latent_outputs(const LatentTask& task, const float* outputs, size_t output_stride,
+                                 const float* inverse, uint32_t first_column, uint32_t columns) {
+  for (size_t q = 0; q < task.query_count; ++q) {
+    float* to = task.outputs + q * task.latent_rank + first_column;
+    const F32x16 factor = broadcast(inverse[q]);
+    for_lanes(columns, [&](size_t i, uint32_t count) {
+      store_up_to(to + i, multiply(load(outputs + q * output_stride + i), factor), count);
+    });
+  }
+}
+
+// One after the other for the whole tile.
+template <class Cache>
+void attend_latent(const LatentTask& task) {
+  const uint32_t values = latent_row_values(task.latent_rank, task.rope_dim);
+  const uint32_t columns = (task.latent_rank + 15) / 16 * 16, last = task.end_visible[task.query_count - 1];
+  const LatentScratch at = latent_scratch(task.latent_rank, task.rope_dim);
+  float *queries = task.scratch + at.queries, *rows = task.scratch + at.rows;
+  float *outputs = task.scratch + at.outputs, *scores = task.scratch + at.scores;
+  float inverse[kLanes], rescale[kLanes];
+  LatentState state;
+  begin_latent(state);
+  transpose_queries(task, queries);
+  for (size_t i = 0; i < size_t{kLanes} * columns; i += kLanes) store(outputs + i, zero_f32());
+  for (uint32_t run = 0; run < last; run += kAttentionRun) {
+    const uint32_t end = smaller(run + kAttentionRun, last);
+    expand_rows<Cache>(task, run, end, 0, values, rows, values);
+    for (uint32_t t = 0; t < end - run; t += kLatentTokens)
+      score_rows(task, queries, rows + size_t{t} * values, values, scores + t * kLanes);
+    soften_latent_run(task, state, run, end, scores, rescale);
+    mix_latent_run(task, run, end, scores, rescale, rows, values, columns, outputs, columns);
+  }
+  finish_latent(state, inverse);
+  store_latent_outputs(task, outputs, columns, inverse, 0, task.latent_rank);
+}
+
+// The same in three steps, for several threads: scores [token][16] of tokens [begin, end), a multiple of
+// kAttentionRun and one or the end of the context; then softening; then outputs of columns [begin, end).
+template <class Cache>
+void latent_scores(const LatentTask& task, uint32_t begin, uint32_t end, float* scores) {
+  const uint32_t values = latent_row_values(task.latent_rank, task.rope_dim);
+  const LatentScratch at = latent_scratch(task.latent_rank, task.rope_dim);
+  float *queries = task.scratch + at.queries, *rows = task.scratch + at.rows;
+  transpose_queries(task, queries);
+  for (uint32_t run = begin; run < end; run += kAttentionRun) {
+    const uint32_t run_end = smaller(run + kAttentionRun, end);
+    expand_rows<Cache>(task, run, run_end, 0, values, rows, values);
+    for (uint32_t t = 0; t < run_end - run; t += kLatentTokens)
+      score_rows(task, queries, rows + size_t{t} * values, values, scores + size_t{run + t} * kLanes);
+  }
+}
+
+// scores [token][16] become weights; rescale is [run][16], inverse [16].
+void latent_soften(const LatentTask& task, float* scores, float* rescale, float* inverse) {
+  const uint32_t last = task.end_visible[task.query_count - 1];
+  LatentState state;
+  begin_latent(state);
+  for (uint32_t run = 0; run < last; run += kAttentionRun, rescale += kLanes) {
+    soften_latent_run(task, state, run, smaller(run + kAttentionRun, last), scores + size_t{run} * kLanes,
+                      rescale);
+  }
+  finish_latent(state, inverse);
+}
+
+template <class Cache>
+void latent_mix(const LatentTask& task, const float* weights, const float* rescale, const float* inverse,
+                uint32_t first_column, uint32_t end_column) {
+  const uint32_t columns = (end_column - first_column + 15) / 16 * 16;
+  const uint32_t last = task.end_visible[task.query_count - 1];
+  const LatentScratch at = latent_scratch(task.latent_rank, task.rope_dim);
+  float *rows = task.scratch + at.rows, *outputs = task.scratch + at.outputs;
+  for (size_t i = 0; i < size_t{kLanes} * columns; i += kLanes) store(outputs + i, zero_f32());
+  for (uint32_t run = 0; run < last; run += kAttentionRun, rescale += kLanes) {
+    const uint32_t end = smaller(run + kAttentionRun, last);
+    expand_rows<Cache>(task, run, end, first_column, first_column + columns, rows, columns);
+    mix_latent_run(task, run, end, weights + size_t{run} * kLanes, rescale, rows, columns, columns, outputs,
+                   columns);
+  }
+  store_latent_outputs(task, outputs, columns, inverse, first_column, end_column - first_column);
+}
+
+}  // namespace
+}  // namespace shoal::engine::cpu
