@@ -13,17 +13,18 @@ inline constexpr uint64_t kGiB = 1024 * kMiB;
 
 // Model files.
 inline constexpr uint64_t kMaxHeaderBytes = 256 * kMiB;       // a GGUF or safetensors header
-inline constexpr uint64_t kMaxTensors = 1'000'000;
+inline constexpr uint64_t kMaxTensors = 400'000;
 inline constexpr uint64_t kMaxMetadataPairs = 100'000;
 inline constexpr uint64_t kMaxMetadataKeyBytes = 64 * kKiB;
-inline constexpr uint64_t kMaxMetadataElements = 8'000'000;    // in all arrays of a GGUF header together
+inline constexpr uint64_t kMaxMetadataElements = 8'000'000;    // in all arrays of a GGUF header together; a text counts as two
 inline constexpr uint64_t kMaxTensorNameBytes = 1 * kKiB;
 inline constexpr uint64_t kMaxTensorDimensions = 4;           // of a GGUF tensor
 inline constexpr uint64_t kMaxSafetensorsDimensions = 8;
 inline constexpr uint64_t kMaxSafetensorsHeaderBytes = 100 * kMiB;
 inline constexpr uint64_t kMaxSafetensorsHeaderDepth = 4;
 inline constexpr uint64_t kMaxShardIndexBytes = 32 * kMiB;    // model.safetensors.index.json
-inline constexpr uint64_t kMaxConfigBytes = 16 * kMiB;        // config.json and its like
+inline constexpr uint64_t kMaxModelConfigBytes = 2 * kMiB;    // config.json; its JSON tree may be 26 times as large
+inline constexpr uint64_t kMaxConfigBytes = 16 * kMiB;        // tokenizer_config.json and its like
 inline constexpr uint64_t kMaxTokenizerBytes = 256 * kMiB;    // tokenizer.json
 inline constexpr uint64_t kMaxJsonDepth = 64;
 inline constexpr uint64_t kMaxShardFiles = 4096;

@@ -117,6 +117,10 @@ struct CheckpointLoader {
       }
     }
     SHOAL_TRY_VOID(check_parts(parts));
+    size_t count = 0;
+    for (const auto& part : parts) count += part.tensors.size();
+    SHOAL_TRY_VOID(check_tensor_count(count));
+    state.tensors.reserve(count);
     for (uint32_t file = 0; file < parts.size(); ++file) {
       for (auto& tensor : parts[file].tensors) {
         state.tensors.push_back({.name = std::move(tensor.name),
@@ -128,7 +132,7 @@ struct CheckpointLoader {
       }
     }
     state.gguf = std::move(parts.front().metadata);
-    return check_tensor_count(state.tensors.size());
+    return {};
   }
 
   Result<GgufHeader> add_gguf(const std::filesystem::path& path) {
@@ -147,7 +151,8 @@ struct CheckpointLoader {
 
   Result<> open_safetensors() {
     state.format = CheckpointFormat::safetensors;
-    SHOAL_TRY(const std::string config, read_text_file(state.path / "config.json", limits::kMaxConfigBytes));
+    SHOAL_TRY(const std::string config,
+              read_text_file(state.path / "config.json", limits::kMaxModelConfigBytes));
     SHOAL_TRY(state.config, parse_json_object(config, "config.json"));
     SHOAL_TRY(const Quantisation quantisation, read_quantisation(*state.config));
     std::vector<StoredTensor> stored;
@@ -167,8 +172,11 @@ struct CheckpointLoader {
     auto tensors = parse_safetensors(state.maps.back().bytes());
     if (!tensors) return fail_within(quote(name), std::move(tensors).error());
     const auto file = static_cast<uint32_t>(state.files.size() - 1);
+    const size_t count = stored.size() + tensors->size();
+    SHOAL_TRY_VOID(check_tensor_count(count));
+    if (count > stored.capacity()) stored.reserve(std::max(count, stored.size() * 2));
     for (auto& tensor : *tensors) stored.push_back({std::move(tensor), file});
-    return check_tensor_count(stored.size());
+    return {};
   }
 
   Result<> check_tensor_count(size_t count) const {

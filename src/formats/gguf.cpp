@@ -154,9 +154,11 @@ class HeaderParser {
   Result<GgufValue> read_array() {
     SHOAL_TRY(const ValueType type, read_type());
     if (type == ValueType::array) return fail(ErrorCode::unsupported, "array of arrays");
+    const uint64_t weight =
+        type == ValueType::string ? 2 : 1;  // in memory, a text is much larger than a number
     SHOAL_TRY(const uint64_t count,
-              read_count("array elements", elements_left_, kLeastBytes[static_cast<size_t>(type)]));
-    elements_left_ -= count;
+              read_count("array elements", elements_left_ / weight, kLeastBytes[static_cast<size_t>(type)]));
+    elements_left_ -= count * weight;
     switch (type) {
       case ValueType::u8:
         return read_numbers<uint8_t, uint64_t>(count);

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <numeric>
 #include <span>
-#include <unordered_map>
 
 #include "base/bytes.h"
 #include "formats/layout.h"
@@ -42,40 +42,37 @@ class Joiner {
 
   Result<std::vector<TensorInfo>> join() {
     SHOAL_TRY_VOID(index_names());
-    // Weights first: which tensors are partners is known only after all weights have named theirs.
-    std::vector<std::pair<uint32_t, TensorInfo>> weights;
-    for (uint32_t i = 0; i < stored_.size(); ++i) {
-      if (!is_packed(stored_[i].tensor)) continue;
-      auto weight = join_weight(stored_[i]);
-      if (!weight) {
-        return fail_within(fmt::format("tensor {}", describe(stored_[i].tensor)), std::move(weight).error());
-      }
-      weights.emplace_back(i, *std::move(weight));
-    }
     std::vector<TensorInfo> result;
     result.reserve(stored_.size());
-    auto next_weight = weights.begin();
-    for (uint32_t i = 0; i < stored_.size(); ++i) {
-      if (next_weight != weights.end() && next_weight->first == i) {
-        result.push_back(std::move(next_weight++->second));
-      } else if (!is_partner_[i]) {
-        SHOAL_TRY(TensorInfo plain, plain_tensor(stored_[i]));
-        result.push_back(std::move(plain));
+    // Weights first: which tensors are partners is known only after all weights have named theirs.
+    for (const auto& stored : stored_) {
+      if (!is_packed(stored.tensor)) continue;
+      auto weight = join_weight(stored);
+      if (!weight) {
+        return fail_within(fmt::format("tensor {}", describe(stored.tensor)), std::move(weight).error());
       }
+      result.push_back(*std::move(weight));
+    }
+    for (uint32_t i = 0; i < stored_.size(); ++i) {
+      if (is_partner_[i] || is_packed(stored_[i].tensor)) continue;
+      SHOAL_TRY(TensorInfo plain, plain_tensor(stored_[i]));
+      result.push_back(std::move(plain));
     }
     return result;
   }
 
  private:
   Result<> index_names() {
-    by_name_.reserve(stored_.size());
-    for (uint32_t i = 0; i < stored_.size(); ++i) {
-      const auto& name = stored_[i].tensor.name;
-      if (!by_name_.try_emplace(name, i).second)
-        return fail(ErrorCode::malformed, fmt::format("tensor {} is in two files", quote(name)));
-    }
-    return {};
+    by_name_.resize(stored_.size());
+    std::iota(by_name_.begin(), by_name_.end(), 0u);
+    const auto name_of = [this](uint32_t index) { return name_at(index); };
+    std::ranges::sort(by_name_, {}, name_of);
+    const auto twin = std::ranges::adjacent_find(by_name_, {}, name_of);
+    if (twin == by_name_.end()) return {};
+    return fail(ErrorCode::malformed, fmt::format("tensor {} is in two files", quote(name_at(*twin))));
   }
+
+  std::string_view name_at(uint32_t index) const { return stored_[index].tensor.name; }
 
   // Whether the tensor is the packed part that gives a joined weight its place.
   bool is_packed(const SafetensorsTensor& tensor) const {
@@ -186,16 +183,17 @@ class Joiner {
   Result<std::shared_ptr<const TensorInfo>> take_partner(const std::string& name,
                                                          std::span<const std::string_view> dtypes,
                                                          const Shape& shape) {
-    const auto place = by_name_.find(name);
-    if (place == by_name_.end())
+    const auto place = std::ranges::lower_bound(by_name_, std::string_view(name), {},
+                                                [this](uint32_t index) { return name_at(index); });
+    if (place == by_name_.end() || name_at(*place) != name)
       return fail(ErrorCode::malformed, fmt::format("its partner {} is missing", quote(name)));
-    const StoredTensor& partner = stored_[place->second];
+    const StoredTensor& partner = stored_[*place];
     if (std::ranges::find(dtypes, partner.tensor.dtype) == dtypes.end() || partner.tensor.shape != shape) {
       return fail(ErrorCode::malformed,
                   fmt::format("its partner {} must be {} [{}]", describe(partner.tensor),
                               fmt::join(dtypes, " or "), fmt::join(shape, ", ")));
     }
-    is_partner_[place->second] = true;
+    is_partner_[*place] = true;
     const auto type = partner.tensor.dtype == "U8" ? Result<TensorType>(TensorType::e8m0)
                                                    : tensor_type_from_dtype(partner.tensor.dtype);
     if (!type) return std::unexpected(type.error());
@@ -250,7 +248,7 @@ class Joiner {
 
   std::vector<StoredTensor> stored_;
   const Quantisation& quantisation_;
-  std::unordered_map<std::string_view, uint32_t> by_name_;  // into stored_
+  std::vector<uint32_t> by_name_;  // into stored_, sorted by name
   std::vector<bool> is_partner_;
 };
 

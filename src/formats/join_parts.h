@@ -17,10 +17,10 @@ struct StoredTensor {
   uint32_t file;  // index into Checkpoint::files()
 };
 
-// Joins the parts of quantised weights and passes floats through, in the order of `stored`. After it, shapes,
-// types and groups of each TensorInfo agree as TensorInfo promises. `malformed` for a part without its
-// partners, partners that do not fit together, or a name that appears twice; `unsupported` for dtypes, bits
-// and modes that shoal cannot use.
+// Joins the parts of quantised weights, then passes floats through, both in the order of `stored`. After it,
+// shapes, types and groups of each TensorInfo agree as TensorInfo promises. `malformed` for a part without
+// its partners, partners that do not fit together, or a name that appears twice; `unsupported` for dtypes,
+// bits and modes that shoal cannot use.
 Result<std::vector<TensorInfo>> join_parts(std::vector<StoredTensor> stored,
                                            const Quantisation& quantisation);
 

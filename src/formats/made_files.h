@@ -1,6 +1,7 @@
 // Model files made for one test, right or wrong.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -120,8 +121,10 @@ class MadeDirectory : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-    directory_ = std::filesystem::temp_directory_path() /
-                 fmt::format("shoal-formats-{}-{}-{}", ::getpid(), test->test_suite_name(), test->name());
+    std::string name =
+        fmt::format("shoal-formats-{}-{}-{}", ::getpid(), test->test_suite_name(), test->name());
+    std::ranges::replace(name, '/', '-');
+    directory_ = std::filesystem::temp_directory_path() / name;
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directory(directory_);
   }

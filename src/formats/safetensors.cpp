@@ -35,6 +35,8 @@ constexpr std::array kDtypes = std::to_array<Dtype>({{"BOOL", 1},
                                                      {"I64", 8},
                                                      {"F64", 8}});
 
+constexpr std::string_view kLeastTensorText = R"("a":{"dtype":"U8","shape":[],"data_offsets":[0,1]},)";
+
 // Receives the header's JSON as events. The format is so narrow that the place in it is a depth and a field:
 //   { "name": { "dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24] }, "__metadata__": { "key": "text" }
 //   } 1         2                          3
@@ -188,6 +190,11 @@ Result<std::vector<SafetensorsTensor>> parse_header(std::string_view header) {
   boost::json::parse_options options;
   options.max_depth = limits::kMaxSafetensorsHeaderDepth;
   boost::json::basic_parser<HeaderHandler> parser(options);
+  // Growing would hold twice as much for a moment. Each tensor takes an opening brace and the least of its
+  // text.
+  const auto braces = static_cast<uint64_t>(std::ranges::count(header, '{'));
+  parser.handler().tensors.reserve(
+      std::min({braces, header.size() / kLeastTensorText.size(), limits::kMaxTensors}));
   boost::system::error_code error;
   const size_t used = parser.write_some(false, header.data(), header.size(), error);
   const std::string& fault = parser.handler().fault();

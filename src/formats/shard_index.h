@@ -24,6 +24,8 @@ struct ShardIndex {
 // A name inside a directory, nothing that leads out of it.
 bool is_plain_name(std::string_view name);
 
+// Only 'weight_map' is read, as a stream: of the rest no tree is built. A file's name must be plain.
+Result<ShardIndex> parse_shard_index(std::string_view text);
 Result<ShardIndex> read_shard_index(const std::filesystem::path& directory);
 
 // `malformed` unless every tensor that the index names is in the file that it names; StoredTensor::file must
