@@ -157,6 +157,14 @@ Result<double> Fields::require_positive(std::string_view name) {
   return *number;
 }
 
+Result<double> Fields::get_number(std::string_view name, double absent) {
+  const Json* value = get(name);
+  if (!value) return absent;
+  const double number = value->is_number() ? value->to_number<double>() : -1;
+  if (!std::isfinite(number) || number < 0) return wrong_value(name, "a number from 0");
+  return number;
+}
+
 Result<bool> Fields::get_flag(std::string_view name, bool absent) {
   const Json* value = get(name);
   if (!value) return absent;

@@ -27,12 +27,14 @@ class Fields {
   // The member, marked as read; nullptr when absent or null.
   const Json* get(std::string_view name);
   bool contains(std::string_view name) const { return object_->contains(name); }  // null counts
+  bool empty() const { return object_->empty(); }
 
   Result<std::optional<uint32_t>> get_count(std::string_view name, uint64_t maximum);  // from 1
   Result<uint32_t> require_count(std::string_view name, uint64_t maximum);
   Result<uint32_t> get_whole(std::string_view name, uint64_t maximum, uint32_t absent);  // from 0
   Result<std::optional<double>> get_positive(std::string_view name);                     // finite, over 0
   Result<double> require_positive(std::string_view name);
+  Result<double> get_number(std::string_view name, double absent);  // finite, from 0
   Result<bool> get_flag(std::string_view name, bool absent);
   Result<std::optional<std::string>> get_text(std::string_view name);
   Result<std::vector<std::string>> get_texts(std::string_view name);  // empty when absent

@@ -96,10 +96,28 @@ Result<double> Metadata::require_positive(std::string_view key) {
   return *number;
 }
 
+Result<double> Metadata::get_number(std::string_view key, double absent) {
+  read_.emplace(key);
+  SHOAL_TRY(const auto number, values().get_number(name(key)));
+  if (number && (!std::isfinite(*number) || *number < 0)) {
+    return fail(ErrorCode::malformed,
+                fmt::format("'{}' is {}, but must be a number from 0", name(key), *number));
+  }
+  return number.value_or(absent);
+}
+
 Result<bool> Metadata::get_flag(std::string_view key, bool absent) {
   read_.emplace(key);
   SHOAL_TRY(const auto flag, values().get_bool(name(key)));
   return flag.value_or(absent);
+}
+
+Result<std::vector<bool>> Metadata::get_flags(std::string_view key) {
+  read_.emplace(key);
+  const GgufValue* value = values().find(name(key));
+  if (!value) return std::vector<bool>();
+  if (const auto* flags = std::get_if<std::vector<bool>>(value)) return *flags;
+  return fail(ErrorCode::malformed, fmt::format("'{}' is not an array of booleans", name(key)));
 }
 
 Result<std::optional<std::string>> Metadata::get_text(std::string_view key) {

@@ -29,7 +29,9 @@ class Metadata {
   Result<uint32_t> get_whole(std::string_view key, uint64_t maximum, uint32_t absent);  // from 0
   Result<std::optional<double>> get_positive(std::string_view key);
   Result<double> require_positive(std::string_view key);
+  Result<double> get_number(std::string_view key, double absent);  // finite, from 0
   Result<bool> get_flag(std::string_view key, bool absent);
+  Result<std::vector<bool>> get_flags(std::string_view key);  // an array; empty when absent
   Result<std::optional<std::string>> get_text(std::string_view key);
   Result<std::vector<uint32_t>> get_wholes(std::string_view key,
                                            uint64_t maximum);  // an array; empty when absent

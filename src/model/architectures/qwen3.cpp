@@ -11,7 +11,8 @@ namespace {
 Result<DecoderSpec> read_config(Fields& fields, const formats::Checkpoint&) {
   SHOAL_TRY(const Sizes sizes,
             read_sizes(fields, {.kv_heads = 32, .head_dim = 128, .context_tokens = 32768}));
-  SHOAL_TRY(const RopeSpec rope, read_rope(fields, {.head_dim = sizes.head_dim}));
+  SHOAL_TRY(const RopeSpec rope,
+            read_rope(fields, {.head_dim = sizes.head_dim, .context_tokens = sizes.context_tokens}));
   SHOAL_TRY(const uint32_t width, fields.require_count("intermediate_size", limits::kMaxWidth));
   SHOAL_TRY(const engine::Activation activation, read_activation(fields));
   SHOAL_TRY(const bool tied, fields.get_flag("tie_word_embeddings", false));
@@ -36,7 +37,8 @@ Result<DecoderSpec> read_config(Fields& fields, const formats::Checkpoint&) {
 
 Result<DecoderSpec> read_gguf(Metadata& metadata) {
   SHOAL_TRY(const Sizes sizes, read_sizes(metadata));
-  SHOAL_TRY(const RopeSpec rope, read_rope(metadata, {.head_dim = sizes.head_dim}));
+  SHOAL_TRY(const RopeSpec rope,
+            read_rope(metadata, {.head_dim = sizes.head_dim, .context_tokens = sizes.context_tokens}));
   SHOAL_TRY(const uint32_t width, metadata.require_count("feed_forward_length", limits::kMaxWidth));
   DecoderSpec spec = make_spec(metadata.architecture(), sizes);
   name_gguf_model(spec, metadata.checkpoint());
