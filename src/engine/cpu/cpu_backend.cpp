@@ -61,7 +61,7 @@ void CpuBackend::begin(const StepView& step) {
     SHOAL_ASSERT(sequence.first_row == rows);
     rows += sequence.row_count;
     SHOAL_ASSERT(state_->states.slot_count() == 0 || sequence.state_slot < state_->states.slot_count());
-    if (state_->kv.layer_count() == 0) continue;
+    if (state_->kv.bytes() == 0) continue;  // no layer keeps anything in pages
     uint64_t tokens = uint64_t{sequence.context_tokens} + sequence.row_count;
     SHOAL_ASSERT(tokens <= uint64_t{sequence.pages.size()} * state_->options.kv.page_tokens);
     for (uint32_t page : sequence.pages) SHOAL_ASSERT(page < state_->options.kv.page_count);

@@ -118,10 +118,12 @@ CpuTensor CpuBackend::State::expert_inputs(const Tensor& x, const cpu::ExpertPla
     for (const auto& [weight, output] : {std::pair(&weights.gate, &gate), std::pair(&weights.up, &up)}) {
       const cpu::PackedMatrix& matrix = weight->stack[part.expert];
       SHOAL_ASSERT(matrix.rows() == width && matrix.columns() == x.columns);
+      // A lone row by its address, so that the experts of a row share its preparation.
+      const bool lone = part.end - part.first == 1;
       jobs.push_back({.matrix = &matrix,
-                      .input = x.data,
+                      .input = lone ? x.row(plan.rows()[part.first]) : x.data,
                       .input_stride = x.columns,
-                      .input_rows = plan.rows() + part.first,
+                      .input_rows = lone ? nullptr : plan.rows() + part.first,
                       .row_count = part.end - part.first,
                       .output = output->row(part.first - first),
                       .output_stride = width});
