@@ -8,7 +8,7 @@
 // displacements reach them all.
 //   f32:     [columns][R] f32
 //   q8_32:   per block of 32: words [8][R] (4 int8 each), scale [R] f32,
-//            bias [R] i32 = -128 * sum of the int8
+//            bias [R] i32 = -128 * sum of the int8, total [R] f32 = scale * sum of the int8
 //   q8_256:  per block of 256: words [64][R], scale [R] f32, bias [16][R] i32 = -32 * sum of each 16,
 //            pair_sums [4][R]: two int16, the sums of values 64p .. 64p+31 (low half) and
 //            64p+32 .. 64p+63 (high half),
@@ -68,7 +68,7 @@ constexpr size_t prepared_row_bytes(ActivationFormat format, size_t columns) {
     case ActivationFormat::f32:
       return columns * 4;
     case ActivationFormat::q8_32:
-      return columns / 32 * 40;
+      return columns / 32 * 44;
     case ActivationFormat::q8_256:
       return columns / 256 * 372;
   }

@@ -66,6 +66,7 @@ inline constexpr WeightKind kLaterKinds[] = {
 
 inline std::vector<WeightKind> all_kinds() {
   std::vector<WeightKind> kinds(std::begin(kFirstKinds), std::end(kFirstKinds));
+  kinds.insert(kinds.end(), std::begin(kLaterKinds), std::end(kLaterKinds));
   return kinds;
 }
 

@@ -187,6 +187,26 @@ inline void store_f16(uint16_t* to, F32x16 value) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 8),
                    _mm256_cvtps_ph(value.high, _MM_FROUND_TO_NEAREST_INT));
 }
+inline F32x16 load_f8(const uint8_t* from) {
+  auto widen = [](__m128i bytes) {  // eight bytes, each in the high half of 16 bits
+    return _mm256_cvtph_ps(
+        _mm_and_si128(_mm_srai_epi16(bytes, 1), _mm_set1_epi16(static_cast<short>(0xbf80))));
+  };
+  __m128i bytes = load_128(from), zero = _mm_setzero_si128();
+  return {widen(_mm_unpacklo_epi8(zero, bytes)), widen(_mm_unpackhi_epi8(zero, bytes))};
+}
+inline I32x16 load_words(const uint8_t* from) {
+  return {load_256(from), load_256(from + 32)};
+}
+inline F32x16 fp4_low(I32x16 words) {
+  const __m256 magnitudes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  auto value = [&](__m256i word) {
+    __m256 negative = _mm256_and_ps(_mm256_castsi256_ps(_mm256_slli_epi32(word, 28)), sign);
+    return _mm256_or_ps(_mm256_permutevar8x32_ps(magnitudes, word), negative);
+  };
+  return {value(words.low), value(words.high)};
+}
 inline I32x16 load_u8(const uint8_t* from) {
   return {_mm256_cvtepu8_epi32(load_64(from)), _mm256_cvtepu8_epi32(load_64(from + 8))};
 }
@@ -228,6 +248,26 @@ inline U8x64 join_high_bits(U8x64 low, U8x64 high) {
   };
   return {join(low.low, high.low), join(low.high, high.high)};
 }
+template <int shift>
+inline U8x64 two_bits(U8x64 value) {
+  const __m256i mask = _mm256_set1_epi8(3);
+  return {_mm256_and_si256(_mm256_srli_epi16(value.low, shift), mask),
+          _mm256_and_si256(_mm256_srli_epi16(value.high, shift), mask)};
+}
+template <int from, int to>
+inline U8x64 join_bit(U8x64 low, U8x64 high) {
+  const __m256i mask = _mm256_set1_epi8(1 << to);
+  auto join = [&](__m256i a, __m256i b) {
+    if constexpr (from < to) b = _mm256_slli_epi16(b, to - from);
+    if constexpr (from > to) b = _mm256_srli_epi16(b, from - to);
+    return _mm256_or_si256(a, _mm256_and_si256(b, mask));
+  };
+  return {join(low.low, high.low), join(low.high, high.high)};
+}
+inline U8x64 look_up(const uint8_t (&table)[16], U8x64 indices) {
+  const __m256i both = _mm256_broadcastsi128_si256(load_128(table));
+  return {_mm256_shuffle_epi8(both, indices.low), _mm256_shuffle_epi8(both, indices.high)};
+}
 // vpmaddubsw adds two products in 16 bits: 2 * 127 * 127 fits, and so does 2 * 128 * 127.
 inline __m256i dot_u7(__m256i sum, __m256i weights, __m256i activations) {
   __m256i pairs = _mm256_maddubs_epi16(weights, activations);
@@ -242,6 +282,11 @@ inline I32x16 dot_bytes(I32x16 sum, U8x64 weights, int32_t activations) {
   __m256i a = _mm256_set1_epi32(activations);
   return {dot_u7(sum.low, _mm256_abs_epi8(weights.low), _mm256_sign_epi8(a, weights.low)),
           dot_u7(sum.high, _mm256_abs_epi8(weights.high), _mm256_sign_epi8(a, weights.high))};
+}
+inline I32x16 dot_pairs(I32x16 sum, I32x16 a, int32_t b) {
+  __m256i pair = _mm256_set1_epi32(b);
+  return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, pair)),
+          _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, pair))};
 }
 inline I32x16 dot_pairs(I32x16 sum, const uint8_t* a, int32_t b) {
   __m256i pair = _mm256_set1_epi32(b);

@@ -161,6 +161,19 @@ inline void store_f16(uint16_t* to, F32x16 value) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                       _mm512_cvtps_ph(value.lanes, _MM_FROUND_TO_NEAREST_INT));
 }
+inline F32x16 load_f8(const uint8_t* from) {
+  __m256i halves = _mm256_slli_epi16(_mm256_cvtepu8_epi16(load_128(from)), 8);
+  halves = _mm256_and_si256(_mm256_srai_epi16(halves, 1), _mm256_set1_epi16(static_cast<short>(0xbf80)));
+  return {_mm512_cvtph_ps(halves)};
+}
+inline I32x16 load_words(const uint8_t* from) {
+  return {_mm512_loadu_si512(from)};
+}
+inline F32x16 fp4_low(I32x16 words) {
+  const __m512 values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f,
+                                       -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
+  return {_mm512_permutexvar_ps(words.lanes, values)};
+}
 inline I32x16 load_u8(const uint8_t* from) {
   return {_mm512_cvtepu8_epi32(load_128(from))};
 }
@@ -197,11 +210,29 @@ inline U8x64 join_high_bits(U8x64 low, U8x64 high) {
   if constexpr (shift > 4) moved = _mm512_srli_epi16(moved, shift - 4);
   return {_mm512_ternarylogic_epi32(low.lanes, moved, _mm512_set1_epi8(0x30), 0xf8)};  // low | (moved & 0x30)
 }
+template <int shift>
+inline U8x64 two_bits(U8x64 value) {
+  return {_mm512_and_si512(_mm512_srli_epi16(value.lanes, shift), _mm512_set1_epi8(3))};
+}
+template <int from, int to>
+inline U8x64 join_bit(U8x64 low, U8x64 high) {
+  __m512i moved = high.lanes;
+  if constexpr (from < to) moved = _mm512_slli_epi16(moved, to - from);
+  if constexpr (from > to) moved = _mm512_srli_epi16(moved, from - to);
+  return {
+      _mm512_ternarylogic_epi32(low.lanes, moved, _mm512_set1_epi8(1 << to), 0xf8)};  // low | (moved & bit)
+}
+inline U8x64 look_up(const uint8_t (&table)[16], U8x64 indices) {
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(load_128(table)), indices.lanes)};
+}
 inline I32x16 dot_small(I32x16 sum, U8x64 weights, int32_t activations) {
   return {_mm512_dpbusd_epi32(sum.lanes, weights.lanes, _mm512_set1_epi32(activations))};
 }
 inline I32x16 dot_bytes(I32x16 sum, U8x64 weights, int32_t activations) {
   return dot_small(sum, weights, activations);
+}
+inline I32x16 dot_pairs(I32x16 sum, I32x16 a, int32_t b) {
+  return {_mm512_dpwssd_epi32(sum.lanes, a.lanes, _mm512_set1_epi32(b))};
 }
 inline I32x16 dot_pairs(I32x16 sum, const uint8_t* a, int32_t b) {
   return {_mm512_dpwssd_epi32(sum.lanes, _mm512_cvtepu8_epi16(load_256(a)), _mm512_set1_epi32(b))};

@@ -198,6 +198,23 @@ inline F32x16 load_bf16(const uint8_t* from) {
 inline void store_f16(uint16_t* to, const F32x16& value) {
   for (int i = 0; i < 16; ++i) to[i] = formats::f32_to_f16(value.lane[i]);
 }
+// Sixteen bytes of FP8 E4M3 that are not NaN, each 2^-8 of its value: an f16 with another exponent.
+inline F32x16 load_f8(const uint8_t* from) {
+  return each_f32([&](int i) {
+    return formats::f16_to_f32(static_cast<uint16_t>((from[i] & 0x80) << 8 | (from[i] & 0x7f) << 7));
+  });
+}
+inline I32x16 load_words(const uint8_t* from) {
+  I32x16 result;
+  __builtin_memcpy(&result, from, sizeof(result));
+  return result;
+}
+// The E2M1 in the lowest four bits of each lane.
+inline F32x16 fp4_low(const I32x16& words) {
+  constexpr float kValues[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                 -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+  return each_f32([&](int i) { return kValues[words.lane[i] & 15]; });
+}
 inline I32x16 load_u8(const uint8_t* from) {
   return each_i32([&](int i) { return int32_t{from[i]}; });
 }
@@ -239,6 +256,24 @@ inline U8x64 join_high_bits(U8x64 low, const U8x64& high) {
     low.byte[i] = static_cast<uint8_t>(low.byte[i] | ((high.byte[i] >> shift) & 3) << 4);
   return low;
 }
+// Bits [shift, shift + 2) of each byte.
+template <int shift>
+inline U8x64 two_bits(U8x64 value) {
+  for (uint8_t& byte : value.byte) byte = byte >> shift & 3;
+  return value;
+}
+// Bit `from` of each byte, moved to bit `to`, joined with `low`.
+template <int from, int to>
+inline U8x64 join_bit(U8x64 low, const U8x64& high) {
+  for (int i = 0; i < 64; ++i)
+    low.byte[i] = static_cast<uint8_t>(low.byte[i] | (high.byte[i] >> from & 1) << to);
+  return low;
+}
+// table[i] for each byte i < 16.
+inline U8x64 look_up(const uint8_t (&table)[16], U8x64 indices) {
+  for (uint8_t& byte : indices.byte) byte = table[byte];
+  return indices;
+}
 // Per lane: sum + the dot product of the lane's four unsigned weights (< 128) with the four int8 in
 // `activations`.
 inline I32x16 dot_small(const I32x16& sum, const U8x64& weights, int32_t activations) {
@@ -252,6 +287,12 @@ inline I32x16 dot_small(const I32x16& sum, const U8x64& weights, int32_t activat
 // The same for weights from byte_weights().
 inline I32x16 dot_bytes(const I32x16& sum, const U8x64& weights, int32_t activations) {
   return dot_small(sum, weights, activations);
+}
+// Per lane: sum + the product of the low int16 of `a` and `b` + that of the high ones.
+inline I32x16 dot_pairs(const I32x16& sum, const I32x16& a, int32_t b) {
+  int32_t low = static_cast<int16_t>(b), high = b >> 16;
+  return each_i32(
+      [&](int i) { return sum.lane[i] + static_cast<int16_t>(a.lane[i]) * low + (a.lane[i] >> 16) * high; });
 }
 // Per lane: sum + a[2i] * b_low + a[2i + 1] * b_high for the u8 pairs at `a` and the two int16 in `b`.
 inline I32x16 dot_pairs(const I32x16& sum, const uint8_t* a, int32_t b) {

@@ -49,8 +49,7 @@ void prepare_f32(const float* const* rows, uint32_t row_count, uint32_t columns,
     return;
   }
   for (uint32_t r = 0; r < row_count; ++r) {
-    for (uint32_t k = 0; k < columns; ++k)
-      put_float(tile + 4 * (size_t{k} * row_count + r), rows[r][k]);
+    for (uint32_t k = 0; k < columns; ++k) put_float(tile + 4 * (size_t{k} * row_count + r), rows[r][k]);
   }
 }
 
@@ -58,7 +57,7 @@ void prepare_q8_32(const float* const* rows, uint32_t row_count, uint32_t column
   for (uint32_t r = 0; r < row_count; ++r) {
     const float* row = rows[r];
     uint8_t* to = tile + 4 * r;
-    for (uint32_t k = 0; k < columns; k += 32, to += size_t{40} * row_count) {
+    for (uint32_t k = 0; k < columns; k += 32, to += size_t{44} * row_count) {
       int8_t quantised[32];
       BlockScale scale = block_scale(row + k, 32);
       int32_t sum = quantise_16(row + k, scale.inverse, quantised);
@@ -66,6 +65,7 @@ void prepare_q8_32(const float* const* rows, uint32_t row_count, uint32_t column
       for (size_t i = 0; i < 8; ++i) __builtin_memcpy(to + 4 * i * row_count, quantised + 4 * i, 4);
       put_float(to + size_t{32} * row_count, scale.scale);
       put_word(to + size_t{36} * row_count, -128 * sum);
+      put_float(to + size_t{40} * row_count, scale.scale * static_cast<float>(sum));
     }
   }
 }

@@ -2,10 +2,12 @@
 #pragma once
 
 #include "engine/cpu/sixteen_lanes/attention.h"
+#include "engine/cpu/sixteen_lanes/blocks_of_256.h"
+#include "engine/cpu/sixteen_lanes/blocks_of_32.h"
+#include "engine/cpu/sixteen_lanes/latent_attention.h"
 #include "engine/cpu/sixteen_lanes/delta.h"
 #include "engine/cpu/sixteen_lanes/elementwise.h"
-#include "engine/cpu/sixteen_lanes/latent_attention.h"
-#include "engine/cpu/sixteen_lanes/matrix.h"
+#include "engine/cpu/sixteen_lanes/float_weights.h"
 #include "engine/cpu/sixteen_lanes/prepare.h"
 #include "engine/cpu/sixteen_lanes/router.h"
 
@@ -15,10 +17,28 @@ namespace {
 constexpr Kernels kTable = {
     .isa = kIsa,
     .tile_rows = kTileRows,
-    .multiply = {multiply_float<F32Weights>, multiply_float<F16Weights>, multiply_float<Bf16Weights>, nullptr,
-                 nullptr, multiply_quantised<Q8_0>, multiply_quantised<Q4_0>, nullptr, nullptr, nullptr,
-                 nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                 multiply_quantised<Q4_K>, nullptr, multiply_quantised<Q6_K>, nullptr},
+    .multiply = {multiply_float<F32Weights>,
+                 multiply_float<F16Weights>,
+                 multiply_float<Bf16Weights>,
+                 multiply_float<F8Weights>,
+                 multiply_float<Mxfp4Weights>,
+                 multiply_quantised<Symmetric<EightBits, 128>>,  // q8_0
+                 multiply_quantised<Symmetric<FourBits, 8>>,     // q4_0
+                 multiply_quantised<Symmetric<FiveBits, 16>>,    // q5_0
+                 multiply_quantised<Symmetric<Iq4Bits, 128>>,    // iq4_nl
+                 multiply_quantised<Affine<FourBits, F16Scales>>,
+                 multiply_quantised<Affine<FourBits, Bf16Scales>>,
+                 multiply_quantised<Affine<FourBits, F32Scales>>,
+                 multiply_quantised<Affine<FiveBits, F16Scales>>,
+                 multiply_quantised<Affine<EightBits, F16Scales>>,
+                 multiply_quantised<Affine<EightBits, Bf16Scales>>,
+                 multiply_quantised<Affine<EightBits, F32Scales>>,
+                 multiply_quantised<Q2_K>,
+                 multiply_quantised<Q3_K>,
+                 multiply_quantised<Q4_K>,
+                 multiply_quantised<Q5_K>,
+                 multiply_quantised<Q6_K>,
+                 multiply_quantised<Iq4_Xs>},
     .prepare = {prepare_f32, prepare_q8_32, prepare_q8_256},
     .rms_norm = rms_norm,
     .add = add_rows,
