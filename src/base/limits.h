@@ -33,6 +33,7 @@ inline constexpr uint64_t kMaxShardFiles = 4096;
 inline constexpr uint64_t kMaxLayers = 1024;
 inline constexpr uint64_t kMaxHeads = 4096;
 inline constexpr uint64_t kMaxHeadDim = 8192;
+inline constexpr uint64_t kMaxExperts = 4096;                 // of a layer
 inline constexpr uint64_t kMaxWidth = 1 << 20;                // hidden, head and feed-forward sizes
 inline constexpr uint64_t kMaxVocabulary = 4'000'000;
 inline constexpr uint64_t kMaxContextTokens = 16 << 20;
