@@ -1,8 +1,9 @@
 //! Runs hostile work on a thread of its own that can be given up on.
 //!
 //! A template can double a string thirty times in a few instructions, which neither fuel nor an output limit sees, and
-//! Rust has no way to fail one allocation. So the allocator counts what a confined thread holds. A thread that goes over
-//! its budget, or whose caller stopped waiting, is parked inside its next allocation for ever: it holds no lock, its
+//! Rust has no way to fail one allocation. It can also nest values so deeply that comparing or dropping them needs more
+//! stack than there is. So the allocator counts what a confined thread holds, and looks at its stack. A thread that goes
+//! over its budget, or whose caller stopped waiting, is parked inside its next allocation for ever: it holds no lock, its
 //! memory is bounded by the budget, and the process lives. The caller of `run` gets `Overrun`.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -12,11 +13,14 @@ use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
 use std::sync::Arc;
 use std::time::Duration;
 
-const STACK_BYTES: usize = 16 << 20;
+// Recursion allocates as it goes, but not at every level: the rest of the stack is for the levels in between.
+const STACK_BYTES: usize = 256 << 20;
+const USABLE_STACK_BYTES: usize = 128 << 20;
 
 pub enum Overrun {
     Memory,
     Time,
+    Fault,
 }
 
 /// Lets the allocator end the wait of whoever runs the thread. Sending is a part of the standard library that may
@@ -30,6 +34,12 @@ struct Guard {
 thread_local! {
     static HELD_BYTES: Cell<isize> = const { Cell::new(0) };
     static GUARD: Cell<*const Guard> = const { Cell::new(std::ptr::null()) };
+    static STACK_BASE: Cell<usize> = const { Cell::new(0) };
+}
+
+fn stack_address() -> usize {
+    let here = 0u8;
+    std::ptr::from_ref(&here) as usize
 }
 
 struct CountingAllocator;
@@ -46,12 +56,13 @@ fn count(bytes: isize) {
     let held = HELD_BYTES.with(|held| held.replace(held.get() + bytes)) + bytes;
     // The guard lives on the stack of `confined_main`, which cannot end while it is set.
     let guard = unsafe { &*guard };
-    let over = held > guard.budget;
-    // A panicking thread may hold the lock of the error stream, and is about to end anyway.
-    let stop = over || guard.given_up.load(Ordering::Relaxed);
-    if bytes > 0 && stop && !std::thread::panicking() {
+    let over_budget = bytes > 0 && held > guard.budget;
+    // Stacks grow downwards. Freeing counts too: dropping what is nested deeply allocates nothing.
+    let over_stack = STACK_BASE.with(Cell::get).saturating_sub(stack_address()) > USABLE_STACK_BYTES;
+    let given_up = bytes > 0 && guard.given_up.load(Ordering::Relaxed);
+    if over_budget || over_stack || given_up {
         GUARD.with(|cell| cell.set(std::ptr::null()));
-        if over {
+        if over_budget || over_stack {
             (guard.over_budget)();
         }
         loop {
@@ -89,6 +100,7 @@ pub fn run<T: Send + 'static>(
     time: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Overrun> {
+    silence_faults();
     let (sender, receiver) = channel::<Result<T, Overrun>>();
     let given_up = Arc::new(AtomicBool::new(false));
     let flag = given_up.clone();
@@ -106,8 +118,22 @@ pub fn run<T: Send + 'static>(
             given_up.store(true, Ordering::Relaxed);
             Err(Overrun::Time)
         }
-        Err(RecvTimeoutError::Disconnected) => panic!("the template's thread panicked"),
+        Err(RecvTimeoutError::Disconnected) => Err(Overrun::Fault),
     }
+}
+
+/// A fault of confined work is told to its caller and nobody else. The usual hook would also hold the lock of the error
+/// stream while it allocates, which is where this thread may be parked.
+fn silence_faults() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |fault| {
+            if GUARD.try_with(Cell::get).is_ok_and(|guard| guard.is_null()) {
+                usual(fault);
+            }
+        }));
+    });
 }
 
 fn confined_main<T: Send + 'static>(
@@ -124,6 +150,7 @@ fn confined_main<T: Send + 'static>(
             let _ = reporter.send(Err(Overrun::Memory));
         }),
     };
+    STACK_BASE.with(|base| base.set(stack_address()));
     GUARD.with(|cell| cell.set(&guard));
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     GUARD.with(|cell| cell.set(std::ptr::null()));

@@ -1,33 +1,32 @@
 //! The `tojson` filter as transformers defines it: Python's `json.dumps(value, ensure_ascii=False)` without HTML
 //! escaping; and how Python prints values where a template prints them.
 
-use minijinja::value::{Kwargs, Value, ValueKind};
+use crate::python_strings::indentation;
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 
 const MAX_DEPTH: usize = 100;
 
-/// `value | tojson(indent=None, ensure_ascii=False, sort_keys=False, separators=None)`
-pub fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value, Error> {
-    let indent = match indent {
-        Some(indent) => Some(indent),
-        None => options.get::<Option<Value>>("indent")?,
+/// `value | tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`
+pub fn tojson(value: &Value, places: Rest<Value>, options: Kwargs) -> Result<Value, Error> {
+    let argument = |place: usize, name: &str| -> Result<Option<Value>, Error> {
+        let value = match places.get(place) {
+            Some(value) => Some(value.clone()),
+            None => options.get::<Option<Value>>(name)?,
+        };
+        Ok(value.filter(|value| !value.is_none() && !value.is_undefined()))
     };
-    let indent = match indent {
-        Some(indent) if !indent.is_none() && !indent.is_undefined() => Some(usize::try_from(indent)?.min(64)),
-        _ => None,
-    };
+    let is_set = |value: Option<Value>| value.is_some_and(|value| value.is_true());
+    let indent = argument(1, "indent")?;
     let mut writer = Writer {
-        indent,
-        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         item_separator: if indent.is_some() { "," } else { ", " }.to_string(),
         key_separator: ": ".to_string(),
+        indent: indent.as_ref().map(indentation).transpose()?,
+        ascii: is_set(argument(0, "ensure_ascii")?),
+        sort_keys: is_set(argument(3, "sort_keys")?),
         text: String::new(),
     };
-    if let Some(separators) = options
-        .get::<Option<Value>>("separators")?
-        .filter(|value| !value.is_none())
-    {
+    if let Some(separators) = argument(2, "separators")? {
         writer.item_separator = separators.get_item_by_index(0)?.to_string();
         writer.key_separator = separators.get_item_by_index(1)?.to_string();
     }
@@ -37,7 +36,7 @@ pub fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<V
 }
 
 struct Writer {
-    indent: Option<usize>,
+    indent: Option<String>,
     ascii: bool,
     sort_keys: bool,
     item_separator: String,
@@ -56,7 +55,7 @@ impl Writer {
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::None => self.text.push_str("null"),
             ValueKind::Bool => self.text.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => self.text.push_str(&python_number(value)),
+            ValueKind::Number => self.text.push_str(&json_number(value)),
             kind => {
                 let text = format!("tojson: a value of type {kind} is not JSON serializable");
                 return Err(Error::new(ErrorKind::InvalidOperation, text));
@@ -73,7 +72,14 @@ impl Writer {
         self.text.push('{');
         for (index, key) in keys.iter().enumerate() {
             self.begin_item(index, depth);
-            self.string(key.as_str().map_or_else(|| key.to_string(), str::to_string).as_str());
+            match key.kind() {
+                ValueKind::String => self.string(key.as_str().unwrap_or_default()),
+                _ => {
+                    self.text.push('"');
+                    self.value(key, depth + 1)?;
+                    self.text.push('"');
+                }
+            }
             self.text.push_str(&self.key_separator);
             self.value(&map.get_item(key)?, depth + 1)?;
         }
@@ -109,9 +115,11 @@ impl Writer {
     }
 
     fn new_line(&mut self, depth: usize) {
-        if let Some(indent) = self.indent {
+        if let Some(indent) = &self.indent {
             self.text.push('\n');
-            self.text.extend(std::iter::repeat_n(' ', indent * depth));
+            for _ in 0..depth {
+                self.text.push_str(indent);
+            }
         }
     }
 
@@ -156,12 +164,17 @@ fn python_repr(value: &Value, depth: usize) -> String {
     match value.kind() {
         _ if depth > MAX_DEPTH => "...".to_string(),
         ValueKind::None => "None".to_string(),
+        ValueKind::Undefined => "Undefined".to_string(),
         ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_string(),
         ValueKind::Number => python_number(value),
         ValueKind::String => python_quoted(value.as_str().unwrap_or_default()),
         ValueKind::Seq => {
             let parts: Vec<String> = items(value).iter().map(|item| python_repr(item, depth + 1)).collect();
-            format!("[{}]", parts.join(", "))
+            match (value.is_tuple(), parts.len()) {
+                (false, _) => format!("[{}]", parts.join(", ")),
+                (true, 1) => format!("({},)", parts[0]),
+                (true, _) => format!("({})", parts.join(", ")),
+            }
         }
         ValueKind::Map => {
             let part = |key: &Value| {
@@ -188,14 +201,33 @@ fn python_quoted(text: &str) -> String {
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
             other if other == quote => quoted.extend(['\\', other]),
-            control if (control as u32) < 0x20 || control as u32 == 0x7f => {
-                quoted.push_str(&format!("\\x{:02x}", control as u32))
-            }
+            hidden if !is_printable(hidden) => match hidden as u32 {
+                code @ ..=0xff => quoted.push_str(&format!("\\x{code:02x}")),
+                code @ ..=0xffff => quoted.push_str(&format!("\\u{code:04x}")),
+                code => quoted.push_str(&format!("\\U{code:08x}")),
+            },
             other => quoted.push(other),
         }
     }
     quoted.push(quote);
     quoted
+}
+
+/// As far as texts go: neither controls, nor spaces but the plain one, nor marks without a shape of their own, nor
+/// private characters.
+fn is_printable(character: char) -> bool {
+    let shapeless = matches!(character, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e000}'..='\u{f8ff}'
+        | '\u{e0000}'..='\u{10ffff}');
+    character == ' ' || !(character.is_control() || character.is_whitespace() || shapeless)
+}
+
+fn json_number(value: &Value) -> String {
+    match f64::try_from(value.clone()) {
+        Ok(number) if number.is_nan() => "NaN".to_string(),
+        Ok(number) if number.is_infinite() => if number > 0.0 { "Infinity" } else { "-Infinity" }.to_string(),
+        _ => python_number(value),
+    }
 }
 
 /// Integers as they are; floats as Python's `repr`: shortest digits, an exponent below 1e-4 and from 1e16 on.
@@ -207,10 +239,10 @@ fn python_number(value: &Value) -> String {
         return value.to_string();
     };
     if number.is_nan() {
-        return "NaN".to_string();
+        return "nan".to_string();
     }
     if number.is_infinite() {
-        return if number > 0.0 { "Infinity" } else { "-Infinity" }.to_string();
+        return if number > 0.0 { "inf" } else { "-inf" }.to_string();
     }
     let magnitude = number.abs();
     if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {

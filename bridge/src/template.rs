@@ -2,6 +2,7 @@
 
 use crate::confined::{self, Overrun};
 use crate::errors::{caller_string, contain, guard, Failure, Outcome, Status, View};
+use crate::filters;
 use crate::json::{python_str, tojson};
 use crate::python;
 use crate::strftime::strftime;
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 const NAME: &str = "chat_template";
 const RECURSION_LIMIT: usize = 120;
+const MAX_SIGNS: usize = 10_000; // in a row
+const MAX_REFUSAL_BYTES: usize = 16 << 10;
 
 /// `shoal_template_limits`
 #[repr(C)]
@@ -44,20 +47,32 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-fn raise_exception(message: String) -> Result<Value, Error> {
+fn raise_exception(mut message: String) -> Result<Value, Error> {
+    if message.len() > MAX_REFUSAL_BYTES {
+        let end = (0..=MAX_REFUSAL_BYTES).rfind(|&end| message.is_char_boundary(end));
+        message.truncate(end.unwrap_or(0));
+    }
     let text = message.clone();
     Err(Error::new(ErrorKind::InvalidOperation, text).with_source(Refusal(message)))
 }
 
-fn length(value: &Value) -> Result<usize, Error> {
-    if value.is_undefined() {
-        return Ok(0);
-    }
-    let missing = || Error::new(ErrorKind::InvalidOperation, format!("a {} has no length", value.kind()));
-    value.len().ok_or_else(missing)
+/// The parser counts how deeply everything nests but signs: `- - - 1`.
+fn has_endless_signs(source: &str) -> bool {
+    let mut signs = 0;
+    source.chars().any(|character| {
+        if matches!(character, '-' | '+') {
+            signs += 1;
+        } else if !character.is_whitespace() {
+            signs = 0;
+        }
+        signs > MAX_SIGNS
+    })
 }
 
 fn parse(source: &str, limits: Limits) -> Result<Environment<'static>, Error> {
+    if has_endless_signs(source) {
+        return Err(Error::new(ErrorKind::SyntaxError, "signs are nested too deeply"));
+    }
     let mut environment = Environment::new();
     let syntax = minijinja::syntax::SyntaxConfig::builder()
         .trim_blocks(true)
@@ -77,15 +92,16 @@ fn parse(source: &str, limits: Limits) -> Result<Environment<'static>, Error> {
         }
         .map_err(Error::from)
     });
+    filters::add_to(&mut environment);
     environment.add_filter("tojson", tojson);
-    environment.add_filter("string", |value: &Value| python_str(value));
-    environment.add_filter("length", length);
-    environment.add_filter("count", length);
     environment.add_test("iterable", python::is_iterable);
     environment.add_test("sequence", python::is_sequence);
     environment.add_test("callable", python::is_callable);
+    environment.remove_global("debug");
     environment.add_function("raise_exception", raise_exception);
-    environment.add_template_owned(NAME, without_generation_marks(source))?;
+    // Jinja knows one end of line.
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    environment.add_template_owned(NAME, without_generation_marks(&source))?;
     Ok(environment)
 }
 
@@ -186,6 +202,12 @@ fn confine<T: Send + 'static>(
     };
     let text = match overrun {
         Overrun::Memory => format!("chat template: needs more than {} bytes of memory", limits.memory_bytes),
+        Overrun::Fault => {
+            return (
+                Err(Failure::new(Status::InvalidArgument, "chat template: it cannot be run")),
+                false,
+            )
+        }
         Overrun::Time => format!("chat template: not done after {} ms", limits.time_ms),
     };
     (Err(Failure::new(Status::Limit, text)), true)

@@ -23,7 +23,7 @@ namespace shoal::text {
 // Held at once by one rendering, and how long it may take: bounds against hostile templates, far from any
 // honest one.
 inline constexpr uint64_t kTemplateMemoryBytes = 256ULL << 20;
-inline constexpr uint64_t kTemplateTimeMs = 20'000;
+inline constexpr uint64_t kTemplateTimeMs = 4'000;
 
 struct ChatInput {
   JsonArray messages = {};
