@@ -92,13 +92,17 @@ inline std::vector<int32_t> test_tokens(size_t count, uint32_t vocabulary) {
 // Feeds one sequence to a pipeline that nobody else uses. Its pages lie scattered.
 class SequenceDriver {
  public:
-  SequenceDriver(SequenceId id, uint32_t first_page, uint32_t page_stride = 1)
-      : id_(id), next_page_(first_page), page_stride_(page_stride) {}
+  // `prompt_tokens` 0: the first rows are the whole prompt.
+  SequenceDriver(SequenceId id, uint32_t first_page, uint32_t page_stride = 1, size_t prompt_tokens = 0)
+      : id_(id), next_page_(first_page), page_stride_(page_stride), prompt_tokens_(prompt_tokens) {}
 
   // Adds `tokens` as the next rows of `step`.
   void add_rows(Step& step, std::span<const int32_t> tokens, bool samples, uint32_t page_tokens,
                 const SamplingParameters& sampling = {.temperature = 0}) {
-    if (context_ == 0 && pages_ == 0) step.started.push_back({.sequence = id_, .sampling = sampling});
+    const size_t prompt_tokens = prompt_tokens_ == 0 ? tokens.size() : prompt_tokens_;
+    if (context_ == 0 && pages_ == 0)
+      step.started.push_back(
+          {.sequence = id_, .prompt_tokens = static_cast<uint32_t>(prompt_tokens), .sampling = sampling});
     StepSequence rows{.sequence = id_,
                       .context_tokens = context_,
                       .row_count = static_cast<uint32_t>(tokens.size()),
@@ -115,6 +119,7 @@ class SequenceDriver {
   SequenceId id_;
   uint32_t next_page_;
   uint32_t page_stride_;
+  size_t prompt_tokens_;
   uint32_t context_ = 0;
   uint32_t pages_ = 0;
 };
@@ -122,7 +127,7 @@ class SequenceDriver {
 // Logits [tokens, V] of a whole prompt, read in chunks.
 inline std::vector<float> logits_of(LocalPipeline& pipeline, std::span<const int32_t> tokens, size_t chunk) {
   static SequenceId next_id = 1;
-  SequenceDriver driver(next_id++, 0);
+  SequenceDriver driver(next_id++, 0, 1, tokens.size());
   std::vector<float> logits;
   for (size_t first = 0; first < tokens.size(); first += chunk) {
     Step step;

@@ -59,19 +59,19 @@ bool PrefixCache::TokenOrder::operator()(std::span<const int32_t> a, std::span<c
 }
 
 PrefixCache::PrefixCache(PagePool& pool, uint32_t page_tokens)
-    : pool_(pool), page_tokens_(page_tokens), nodes_(1) {
+    : pool_(pool), page_tokens_(page_tokens), nodes_(kRoots) {
   SHOAL_ASSERT(page_tokens > 0);
 }
 
 PrefixCache::~PrefixCache() {
-  for (NodeId id = 1; id < nodes_.size(); ++id)
+  for (NodeId id = kRoots; id < nodes_.size(); ++id)
     if (!nodes_[id].tokens.empty()) pool_.set_cached(nodes_[id].page, false);
 }
 
-std::vector<uint32_t> PrefixCache::match(std::span<const int32_t> tokens) {
+std::vector<uint32_t> PrefixCache::match(std::span<const int32_t> tokens, PrefixFamily family) {
   std::vector<uint32_t> pages;
   clock_ += 1;
-  NodeId node = 0;
+  NodeId node = root(family);
   for (size_t first = 0; first + page_tokens_ <= tokens.size(); first += page_tokens_) {
     const auto child = nodes_[node].children.find(tokens.subspan(first, page_tokens_));
     if (child == nodes_[node].children.end()) break;
@@ -83,10 +83,11 @@ std::vector<uint32_t> PrefixCache::match(std::span<const int32_t> tokens) {
   return pages;
 }
 
-void PrefixCache::insert(std::span<const int32_t> tokens, std::span<const uint32_t> pages) {
+void PrefixCache::insert(std::span<const int32_t> tokens, std::span<const uint32_t> pages,
+                         PrefixFamily family) {
   SHOAL_ASSERT(tokens.size() / page_tokens_ >= pages.size());
   clock_ += 1;
-  NodeId node = 0;
+  NodeId node = root(family);
   for (size_t index = 0; index < pages.size(); ++index) {
     const auto key = tokens.subspan(index * page_tokens_, page_tokens_);
     const auto child = nodes_[node].children.find(key);
@@ -132,7 +133,7 @@ PrefixCache::NodeId PrefixCache::add_child(NodeId parent, std::span<const int32_
     id = unused_nodes_.back();
     unused_nodes_.pop_back();
   }
-  if (parent != 0) leaves_.erase({nodes_[parent].last_used, parent});
+  if (parent >= kRoots) leaves_.erase({nodes_[parent].last_used, parent});
   const auto key = nodes_[parent].children.emplace(std::vector(tokens.begin(), tokens.end()), id).first;
   nodes_[id] = {.parent = parent, .page = page, .last_used = clock_, .children = {}, .tokens = key->first};
   leaves_.emplace(clock_, id);
@@ -143,7 +144,7 @@ PrefixCache::NodeId PrefixCache::add_child(NodeId parent, std::span<const int32_
 
 void PrefixCache::remove_leaf(NodeId leaf) {
   Node& node = nodes_[leaf];
-  SHOAL_ASSERT(leaf != 0 && node.children.empty());
+  SHOAL_ASSERT(leaf >= kRoots && node.children.empty());
   const NodeId parent = node.parent;
   leaves_.erase({node.last_used, leaf});
   pool_.set_cached(node.page, false);
@@ -152,7 +153,7 @@ void PrefixCache::remove_leaf(NodeId leaf) {
   siblings.erase(siblings.find(node.tokens));
   node = {};
   unused_nodes_.push_back(leaf);
-  if (parent != 0 && siblings.empty()) leaves_.emplace(nodes_[parent].last_used, parent);
+  if (parent >= kRoots && siblings.empty()) leaves_.emplace(nodes_[parent].last_used, parent);
 }
 
 void PrefixCache::touch(NodeId node) {

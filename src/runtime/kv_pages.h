@@ -43,8 +43,13 @@ class PagePool {
   uint32_t cached_only_ = 0;    // pages whose single reference is the prefix cache's
 };
 
-// A radix tree with one full page per node. Whoever holds a reference to a node's page holds references to
-// the pages of all its ancestors, so pages that only the cache holds can always be evicted, leaves first.
+// Pages of different families share nothing, though their tokens be equal: a model that rotates long prompts
+// by other frequencies makes other keys of the same tokens.
+enum class PrefixFamily : uint8_t { usual, long_prompts };
+
+// A radix tree per family, with one full page per node. Whoever holds a reference to a node's page holds
+// references to the pages of all its ancestors, so pages that only the cache holds can always be evicted,
+// leaves first.
 class PrefixCache {
  public:
   // `pool` must outlive the cache.
@@ -55,12 +60,13 @@ class PrefixCache {
 
   // The pages of the longest known prefix of `tokens`, in whole pages. Each has a new reference: the
   // caller's.
-  std::vector<uint32_t> match(std::span<const int32_t> tokens);
+  std::vector<uint32_t> match(std::span<const int32_t> tokens, PrefixFamily family = PrefixFamily::usual);
 
   // Remembers that pages[i] holds tokens [i * page_tokens, (i + 1) * page_tokens) of `tokens`, which has at
   // least that many; the caller holds a reference to each. A prefix that is known already keeps its page
   // while a sequence uses it (what follows is then not remembered) and takes the caller's otherwise.
-  void insert(std::span<const int32_t> tokens, std::span<const uint32_t> pages);
+  void insert(std::span<const int32_t> tokens, std::span<const uint32_t> pages,
+              PrefixFamily family = PrefixFamily::usual);
 
   // Gives up to `count` pages back to the pool, least recently used first; returns how many.
   uint32_t evict(uint32_t count);
@@ -83,6 +89,9 @@ class PrefixCache {
   };
 
   static_assert(std::is_nothrow_move_constructible_v<Node>);  // `tokens` stays valid when nodes_ grows
+  static constexpr NodeId kRoots = 2;                         // one per family, the first nodes
+
+  static NodeId root(PrefixFamily family) { return static_cast<NodeId>(family); }
 
   NodeId add_child(NodeId parent, std::span<const int32_t> tokens, uint32_t page);
   void remove_leaf(NodeId leaf);
@@ -90,7 +99,7 @@ class PrefixCache {
 
   PagePool& pool_;
   uint32_t page_tokens_;
-  std::vector<Node> nodes_;  // [0] is the root, which has no page
+  std::vector<Node> nodes_;  // roots have no page
   std::vector<NodeId> unused_nodes_;
   std::set<std::pair<uint64_t, NodeId>> leaves_;  // by time of last use
   uint64_t clock_ = 0;                            // counts uses

@@ -171,40 +171,44 @@ TEST(PrefixCache, NeverHitsAForeignPageNorLosesOneInARandomLife) {
   PagePool pool(kPages);
   PrefixCache cache(pool, kPageTokens);
   struct Sequence {
+    PrefixFamily family;
     std::vector<int32_t> tokens;
     std::vector<uint32_t> pages;
+    // What is in its page of this index: the family, then the tokens up to and with the page.
+    std::vector<int32_t> content(size_t index) const {
+      std::vector<int32_t> content = {static_cast<int32_t>(family)};
+      content.insert(content.end(), tokens.begin(),
+                     tokens.begin() + static_cast<std::ptrdiff_t>((index + 1) * kPageTokens));
+      return content;
+    }
   };
   std::vector<Sequence> running;
-  std::vector<std::vector<int32_t>> written(kPages);  // the tokens up to and with the page
+  std::vector<std::vector<int32_t>> written(kPages);
   uint32_t hits = 0;
   for (int round = 0; round < 4000; ++round) {
     if (running.size() < 3 && random() % 2 == 0) {
-      Sequence sequence;
+      Sequence sequence{.family = random() % 4 == 0 ? PrefixFamily::long_prompts : PrefixFamily::usual,
+                        .tokens = {},
+                        .pages = {}};
       sequence.tokens.resize((1 + random() % 5) * kPageTokens);
       for (size_t i = 0; i < sequence.tokens.size(); ++i)  // few distinct prefixes
         sequence.tokens[i] = i % kPageTokens == 0 ? static_cast<int32_t>(random() % 2) : 0;
-      sequence.pages = cache.match(sequence.tokens);
+      sequence.pages = cache.match(sequence.tokens, sequence.family);
       hits += static_cast<uint32_t>(sequence.pages.size());
-      for (size_t i = 0; i < sequence.pages.size(); ++i) {
-        const std::vector<int32_t> prefix(
-            sequence.tokens.begin(),
-            sequence.tokens.begin() + static_cast<std::ptrdiff_t>((i + 1) * kPageTokens));
-        ASSERT_EQ(written[sequence.pages[i]], prefix);
-      }
+      for (size_t i = 0; i < sequence.pages.size(); ++i)
+        ASSERT_EQ(written[sequence.pages[i]], sequence.content(i));
       while (sequence.pages.size() * kPageTokens < sequence.tokens.size()) {
         if (pool.free_pages() == 0) {
           ASSERT_EQ(cache.evict(1), 1u);
         }
         const uint32_t page = pool.allocate().value();
+        written[page] = sequence.content(sequence.pages.size());
         sequence.pages.push_back(page);
-        written[page].assign(
-            sequence.tokens.begin(),
-            sequence.tokens.begin() + static_cast<std::ptrdiff_t>(sequence.pages.size() * kPageTokens));
       }
       running.push_back(std::move(sequence));
     } else if (!running.empty()) {
       const size_t index = random() % running.size();
-      cache.insert(running[index].tokens, running[index].pages);
+      cache.insert(running[index].tokens, running[index].pages, running[index].family);
       if (random() % 2 == 0) continue;
       release(pool, running[index].pages);
       running.erase(running.begin() + static_cast<std::ptrdiff_t>(index));

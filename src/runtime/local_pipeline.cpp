@@ -1,5 +1,6 @@
 #include "runtime/local_pipeline.h"
 
+#include "base/assert.h"
 #include "model/decoder_engine.h"
 
 namespace shoal::runtime {
@@ -19,27 +20,38 @@ Result<LocalPipeline> LocalPipeline::load(const formats::Checkpoint& checkpoint,
                                                                               .progress = {}}));
     pipeline.stages_.emplace_back(std::move(engine), range.heads);
   }
+  for (size_t index = 0; index + 1 < ranges.size(); ++index)
+    pipeline.links_.push_back(link::make_memory_links());
   return pipeline;
 }
 
+Result<StageFrame> LocalPipeline::pass_on(size_t from, const Step& step, std::span<const float> hidden) {
+  const link::MemoryLinks& links = links_[from];
+  ByteWriter writer;
+  step.encode(writer);
+  SHOAL_TRY(link::Frame sent, make_stage_frame(*links.first, step.id, writer.bytes(), {}, hidden));
+  SHOAL_TRY_VOID(links.first->send(std::move(sent)));
+  SHOAL_TRY(last_frame_, links.second->receive(kStepChannel));
+  SHOAL_ASSERT(last_frame_.has_value());  // without a deadline it is a frame or an Error
+  return read_stage_frame(*last_frame_);
+}
+
 Result<std::vector<StepToken>> LocalPipeline::run(const Step& step) {
-  hidden_.clear();
-  std::vector<StepToken> tokens;
-  for (Stage& stage : stages_) {
-    SHOAL_TRY(StageOutput output, stage.run(step, hidden_));
-    hidden_.assign(output.hidden.begin(), output.hidden.end());
-    tokens = std::move(output.tokens);
+  SHOAL_TRY(StageOutput output, stages_.front().run(step, {}));
+  for (size_t index = 1; index < stages_.size(); ++index) {
+    SHOAL_TRY(const StageFrame frame, pass_on(index - 1, step, output.hidden));
+    SHOAL_TRY(output, stages_[index].run(frame.step, frame.hidden));
   }
-  return tokens;
+  return std::move(output.tokens);
 }
 
 Result<std::span<const float>> LocalPipeline::run_rows(const Step& step) {
-  hidden_.clear();
-  for (size_t index = 0; index + 1 < stages_.size(); ++index) {
-    SHOAL_TRY(const std::span<const float> hidden, stages_[index].run_rows(step, hidden_));
-    hidden_.assign(hidden.begin(), hidden.end());
+  SHOAL_TRY(std::span<const float> rows, stages_.front().run_rows(step, {}));
+  for (size_t index = 1; index < stages_.size(); ++index) {
+    SHOAL_TRY(const StageFrame frame, pass_on(index - 1, step, rows));
+    SHOAL_TRY(rows, stages_[index].run_rows(frame.step, frame.hidden));
   }
-  return stages_.back().run_rows(step, hidden_);
+  return rows;
 }
 
 }  // namespace shoal::runtime

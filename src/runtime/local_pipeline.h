@@ -1,6 +1,6 @@
 // All stages of a model in this process, one after the other: what the workers of an instance do together,
-// without processes and links. For checking numerics (`shoal logits`) and tests; a step passes through the
-// same Stage code.
+// without their processes. For checking numerics (`shoal logits`) and tests; a step passes through the same
+// Stage code, and from stage to stage in the same frames, over Links in memory.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,10 @@
 #include "engine/cpu/kernels.h"
 #include "engine/engine.h"
 #include "formats/checkpoint.h"
+#include "link/memory_link.h"
 #include "model/decoder_spec.h"
 #include "runtime/stage.h"
+#include "runtime/stage_frame.h"
 
 namespace shoal::runtime {
 
@@ -37,8 +39,12 @@ class LocalPipeline {
   const std::vector<Stage>& stages() const { return stages_; }
 
  private:
+  // Hands on what stage `from` made of `step`, and gives what its neighbour receives.
+  Result<StageFrame> pass_on(size_t from, const Step& step, std::span<const float> hidden);
+
   std::vector<Stage> stages_;
-  std::vector<float> hidden_;  // between two stages
+  std::vector<link::MemoryLinks> links_;   // [stages - 1]
+  std::optional<link::Frame> last_frame_;  // its hidden rows are being read
 };
 
 }  // namespace shoal::runtime

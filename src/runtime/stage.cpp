@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <numeric>
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -22,7 +23,12 @@ std::unexpected<Error> bad_step(const Step& step, fmt::format_string<Arguments..
 }  // namespace
 
 Stage::Stage(std::unique_ptr<engine::Engine> engine, bool heads)
-    : engine_(std::move(engine)), heads_(heads), page_writers_(engine_->kv().page_count, 0) {}
+    : engine_(std::move(engine)),
+      heads_(heads),
+      free_state_slots_(engine_->kv().state_slots),
+      page_writers_(engine_->kv().page_count, 0) {
+  std::iota(free_state_slots_.rbegin(), free_state_slots_.rend(), 0u);
+}
 Stage::~Stage() = default;
 Stage::Stage(Stage&&) noexcept = default;
 Stage& Stage::operator=(Stage&&) noexcept = default;
@@ -55,22 +61,45 @@ Result<> Stage::apply(const Step& step) {
     return fail(ErrorCode::limit_exceeded, fmt::format("step {}: {} rows, more than {}", step.id,
                                                        step.token_ids.size(), limits::kMaxStepRows));
   steps_ += 1;
-  for (SequenceId ended : step.ended) sequences_.erase(ended);
+  for (SequenceId ended : step.ended) end(ended);
   for (const SequenceStart& started : step.started) SHOAL_TRY_VOID(start(started));
   return copy_pages(step);
 }
 
+// Steps run in order, so what the sequence had may be given away at once.
+void Stage::end(SequenceId id) {
+  const auto found = sequences_.find(id);
+  if (found == sequences_.end()) return;
+  if (engine_->kv().state_slots > 0) free_state_slots_.push_back(found->second.state_slot);
+  sequences_.erase(found);
+}
+
+// 0 where no layer has a state to keep.
+Result<uint32_t> Stage::take_state_slot(SequenceId id) {
+  const uint32_t slots = engine_->kv().state_slots;
+  if (slots == 0) return 0;
+  if (free_state_slots_.empty())
+    return fail(ErrorCode::limit_exceeded,
+                fmt::format("sequence {} has no place for its state: {} sequences are alive", id, slots));
+  const uint32_t slot = free_state_slots_.back();
+  free_state_slots_.pop_back();
+  return slot;
+}
+
 Result<> Stage::start(const SequenceStart& start) {
+  end(start.sequence);  // one that starts again starts anew
   // Each lives at least one KV page long, so pages bound their number.
   if (sequences_.size() >= engine_->kv().page_count + limits::kMaxActiveSequences)
     return fail(ErrorCode::limit_exceeded, fmt::format("{} sequences are known already", sequences_.size()));
   Sequence sequence;
+  SHOAL_TRY(sequence.state_slot, take_state_slot(start.sequence));
+  sequence.prompt_tokens = start.prompt_tokens;
   sequence.sampling = start.sampling;
   if (heads_) {
     sequence.history.add_prompt(start.prompt);
     for (int32_t token : start.answer) sequence.history.add_answer(token);
   }
-  sequences_.insert_or_assign(start.sequence, std::move(sequence));
+  sequences_.emplace(start.sequence, std::move(sequence));
   return {};
 }
 
@@ -99,7 +128,12 @@ Result<> Stage::prepare_rows(const Step& step, OutputRows output) {
     if (auto placed = place(rows, sequence); !placed) return bad_step(step, "{}", placed.error().message);
     for (uint32_t index = 0; index < rows.row_count; ++index)
       positions_.push_back(static_cast<int32_t>(rows.context_tokens + index));
-    rows_.push_back({first_row, rows.row_count, rows.context_tokens, sequence.pages});
+    rows_.push_back({.first_row = first_row,
+                     .row_count = rows.row_count,
+                     .context_tokens = rows.context_tokens,
+                     .pages = sequence.pages,
+                     .prompt_tokens = sequence.prompt_tokens,
+                     .state_slot = sequence.state_slot});
     if (output == OutputRows::sampled && rows.samples && heads_)
       output_rows_.push_back(first_row + rows.row_count - 1);
   }
@@ -111,16 +145,29 @@ Result<> Stage::prepare_rows(const Step& step, OutputRows output) {
   return {};
 }
 
+// Rows follow what is cached, or overwrite some of it. A recurrent state has all tokens in it or none: rows
+// that do not follow it begin at the sequence's first token.
+Result<> Stage::check_context(const StepSequence& rows, const Sequence& sequence) const {
+  const bool known = sequence.has_rows;
+  if (known && rows.context_tokens > sequence.cached_tokens)
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("sequence {} has {} tokens cached, not {}", rows.sequence, sequence.cached_tokens,
+                            rows.context_tokens));
+  if (engine_->kv().state_slots == 0 || rows.context_tokens == 0) return {};
+  if (!known || rows.context_tokens != sequence.cached_tokens)
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("sequence {} has a state after {} tokens, not after {}", rows.sequence,
+                            known ? sequence.cached_tokens : 0, rows.context_tokens));
+  return {};
+}
+
 // Brings the sequence's page table up to date and checks that the rows follow what is cached.
 Result<> Stage::place(const StepSequence& rows, Sequence& sequence) {
   const uint64_t end_tokens = uint64_t{rows.context_tokens} + rows.row_count;
   if (end_tokens > limits::kMaxContextTokens)
     return fail(ErrorCode::limit_exceeded, fmt::format("sequence {} would have {} tokens, more than {}",
                                                        rows.sequence, end_tokens, limits::kMaxContextTokens));
-  if (sequence.has_rows && rows.context_tokens > sequence.cached_tokens)
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("sequence {} has {} tokens cached, not {}", rows.sequence, sequence.cached_tokens,
-                            rows.context_tokens));
+  SHOAL_TRY_VOID(check_context(rows, sequence));
   if (rows.first_page_index > sequence.pages.size())
     return fail(ErrorCode::invalid_argument,
                 fmt::format("sequence {} has {} pages, {} cannot come next", rows.sequence,

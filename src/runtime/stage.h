@@ -48,6 +48,8 @@ class Stage {
  private:
   struct Sequence {
     std::vector<uint32_t> pages;
+    uint32_t prompt_tokens = 0;
+    uint32_t state_slot = 0;     // its own, where the engine has slots
     uint32_t cached_tokens = 0;  // known to be in the cache; meaningful once `has_rows`
     bool has_rows = false;
     SamplingParameters sampling;
@@ -56,9 +58,12 @@ class Stage {
   enum class OutputRows { sampled, all };
 
   Result<> apply(const Step& step);
+  void end(SequenceId id);
   Result<> start(const SequenceStart& start);
+  Result<uint32_t> take_state_slot(SequenceId id);
   Result<> copy_pages(const Step& step);
   Result<> prepare_rows(const Step& step, OutputRows output);
+  Result<> check_context(const StepSequence& rows, const Sequence& sequence) const;
   Result<> place(const StepSequence& rows, Sequence& sequence);
   Result<> claim_pages(const StepSequence& rows, const Sequence& sequence);
   std::vector<StepToken> sample_rows(const Step& step, std::span<const float> logits);
@@ -66,6 +71,7 @@ class Stage {
   std::unique_ptr<engine::Engine> engine_;
   bool heads_;
   std::unordered_map<SequenceId, Sequence> sequences_;
+  std::vector<uint32_t> free_state_slots_;  // a stack
   uint64_t steps_ = 0;
   std::vector<uint64_t> page_writers_;  // [page_count]: the last step that wrote the page
   // The StepView under construction; kept to reuse their memory.

@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <map>
+#include <set>
 
 #include "base/limits.h"
 
@@ -22,6 +24,7 @@ constexpr uint32_t kPages = 8;
 struct SeenSequence {
   uint32_t first_row, row_count, context_tokens;
   std::vector<uint32_t> pages;
+  uint32_t prompt_tokens, state_slot;
 };
 
 struct Seen {
@@ -35,7 +38,9 @@ struct Seen {
 // The logits of a row favour the token after its own; hidden rows hold the token id.
 class RecordingEngine final : public engine::Engine {
  public:
-  RecordingEngine(Seen& seen, bool heads) : seen_(seen), heads_(heads) {}
+  RecordingEngine(Seen& seen, bool heads, uint32_t state_slots) : seen_(seen), heads_(heads) {
+    kv_.state_slots = state_slots;
+  }
   uint32_t hidden_size() const override { return kHidden; }
   uint32_t vocabulary_size() const override { return kVocabulary; }
   engine::EngineMemory memory() const override { return {}; }
@@ -46,8 +51,12 @@ class RecordingEngine final : public engine::Engine {
                                       std::span<const float> hidden_in) override {
     seen_.sequences.clear();
     for (const engine::SequenceRows& rows : step.sequences)
-      seen_.sequences.push_back(
-          {rows.first_row, rows.row_count, rows.context_tokens, {rows.pages.begin(), rows.pages.end()}});
+      seen_.sequences.push_back({rows.first_row,
+                                 rows.row_count,
+                                 rows.context_tokens,
+                                 {rows.pages.begin(), rows.pages.end()},
+                                 rows.prompt_tokens,
+                                 rows.state_slot});
     seen_.positions.assign(step.positions.begin(), step.positions.end());
     seen_.output_rows.assign(step.output_rows.begin(), step.output_rows.end());
     seen_.hidden_in.assign(hidden_in.begin(), hidden_in.end());
@@ -72,7 +81,9 @@ class RecordingEngine final : public engine::Engine {
 
 class StageTest : public testing::Test {
  protected:
-  Stage make(bool heads = true) { return Stage(std::make_unique<RecordingEngine>(seen_, heads), heads); }
+  Stage make(bool heads = true, uint32_t state_slots = 0) {
+    return Stage(std::make_unique<RecordingEngine>(seen_, heads, state_slots), heads);
+  }
 
   static Step starting(SequenceId id, std::vector<int32_t> tokens, std::vector<uint32_t> pages,
                        SamplingParameters sampling = {.temperature = 0}) {
@@ -184,6 +195,60 @@ TEST_F(StageTest, AnEndedSequenceIsForgottenAndMayStartAgain) {
   ASSERT_TRUE(stage.run(only_end, {}).has_value());
   EXPECT_EQ(stage.sequence_count(), 0u);
   expect_refused(stage, next_row(7, 1, 0), "sequence 7 is unknown");
+}
+
+TEST_F(StageTest, TheEngineHearsThePromptsLengthInEveryStep) {
+  Stage stage = make();
+  Step step = starting(7, {1, 2, 3}, {4});
+  step.started[0].prompt_tokens = 12;  // a chunk of it
+  ASSERT_TRUE(stage.run(step, {}).has_value());
+  EXPECT_EQ(seen_.sequences[0].prompt_tokens, 12u);
+  ASSERT_TRUE(stage.run(next_row(7, 3, 0), {}).has_value());
+  EXPECT_EQ(seen_.sequences[0].prompt_tokens, 12u);
+}
+
+TEST_F(StageTest, LivingSequencesHaveStateSlotsOfTheirOwn) {
+  Stage stage = make(true, 3);
+  std::map<SequenceId, uint32_t> slots;
+  for (SequenceId id : {10, 11, 12}) {
+    ASSERT_TRUE(stage.run(starting(id, {1}, {static_cast<uint32_t>(id - 10)}), {}).has_value());
+    slots[id] = seen_.sequences[0].state_slot;
+    EXPECT_LT(slots[id], 3u);
+  }
+  EXPECT_EQ(std::set({slots[10], slots[11], slots[12]}).size(), 3u);
+  for (SequenceId id : {10, 11, 12}) {
+    ASSERT_TRUE(stage.run(next_row(id, 1, 0), {}).has_value());
+    EXPECT_EQ(seen_.sequences[0].state_slot, slots[id]);
+  }
+  const auto refused = stage.run(starting(13, {1}, {3}), {});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::limit_exceeded);
+  EXPECT_THAT(refused.error().message, HasSubstr("no place for its state: 3 sequences are alive"));
+  Step replaced = starting(13, {1}, {3});
+  replaced.ended = {11};
+  ASSERT_TRUE(stage.run(replaced, {}).has_value());
+  EXPECT_EQ(seen_.sequences[0].state_slot, slots[11]);
+}
+
+TEST_F(StageTest, ASequenceThatStartsAgainNeedsNoSecondStateSlot) {
+  Stage stage = make(true, 1);
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_TRUE(stage.run(starting(7, {1, 2}, {4}), {}).has_value());
+    EXPECT_EQ(seen_.sequences[0].state_slot, 0u);
+  }
+}
+
+// Else a sequence would read the state of whoever had the slot before, or count tokens twice.
+TEST_F(StageTest, ARecurrentStateIsContinuedWhereItIsOrBegunAnew) {
+  Stage stage = make(true, 2);
+  Step behind = starting(7, {1, 2}, {4, 5});
+  behind.sequences[0].context_tokens = 4;
+  expect_refused(stage, behind, "state after 0 tokens, not after 4");
+  ASSERT_TRUE(stage.run(starting(7, {1, 2, 3}, {4}), {}).has_value());
+  expect_refused(stage, next_row(7, 2, 0), "state after 3 tokens, not after 2");
+  ASSERT_TRUE(stage.run(next_row(7, 3, 0), {}).has_value());
+  ASSERT_TRUE(stage.run(next_row(7, 0, 0), {}).has_value());
+  ASSERT_TRUE(stage.run(next_row(7, 1, 0), {}).has_value());
 }
 
 TEST_F(StageTest, StepsThatDoNotFitAreRefused) {

@@ -41,6 +41,7 @@ Result<bool> read_flag(ByteReader& reader) {
 
 void encode_start(ByteWriter& writer, const SequenceStart& start) {
   writer.write(start.sequence);
+  writer.write(start.prompt_tokens);
   start.sampling.encode(writer);
   write_values(writer, start.prompt);
   write_values(writer, start.answer);
@@ -49,6 +50,10 @@ void encode_start(ByteWriter& writer, const SequenceStart& start) {
 Result<SequenceStart> decode_start(ByteReader& reader) {
   SequenceStart start;
   SHOAL_TRY(start.sequence, reader.read<SequenceId>());
+  SHOAL_TRY(start.prompt_tokens, reader.read<uint32_t>());
+  if (start.prompt_tokens > limits::kMaxContextTokens)
+    return fail(ErrorCode::limit_exceeded, fmt::format("step: a prompt of {} tokens, more than {}",
+                                                       start.prompt_tokens, limits::kMaxContextTokens));
   SHOAL_TRY(start.sampling, SamplingParameters::decode(reader));
   SHOAL_TRY(start.prompt, reader.read_vector<int32_t>(limits::kMaxContextTokens));
   SHOAL_TRY(start.answer, reader.read_vector<int32_t>(limits::kMaxContextTokens));

@@ -14,10 +14,13 @@ namespace shoal::runtime {
 
 using SequenceId = uint64_t;
 
-// A sequence that appears for the first time (or again after preemption): what the last stage needs to sample
-// it.
+// A sequence that appears for the first time (or again after preemption): what holds for all of its life, and
+// what the last stage needs to sample it.
 struct SequenceStart {
   SequenceId sequence = 0;
+  // Of the prompt alone, whatever is cached, was said before, or has to be computed again: a model that
+  // chooses its rotary frequencies by it must choose the same ones after a preemption and a resume.
+  uint32_t prompt_tokens = 0;
   SamplingParameters sampling = {};
   std::vector<int32_t> prompt = {};  // for penalties; empty when no penalty is on
   std::vector<int32_t> answer = {};  // tokens already committed (resume, preemption), likewise

@@ -15,6 +15,7 @@ Step sample_step() {
   step.ended = {1, 2};
   SequenceStart start;
   start.sequence = 9;
+  start.prompt_tokens = 3;
   start.sampling = {.temperature = 0.5f,
                     .top_k = 40,
                     .top_p = 0.9f,
@@ -80,6 +81,7 @@ TEST(StepCodec, AStepSurvivesTheWire) {
   ASSERT_EQ(received->started.size(), 1u);
   EXPECT_EQ(received->started[0].sampling.logit_bias, sent.started[0].sampling.logit_bias);
   EXPECT_EQ(received->started[0].sampling.seed, sent.started[0].sampling.seed);
+  EXPECT_EQ(received->started[0].prompt_tokens, 3u);
   EXPECT_EQ(received->started[0].prompt, sent.started[0].prompt);
   ASSERT_EQ(received->sequences.size(), 2u);
   EXPECT_EQ(received->sequences[0].pages, sent.sequences[0].pages);
@@ -127,6 +129,16 @@ TEST(StepCodec, RowsMustMatchTokenIds) {
   EXPECT_EQ(received.error().code, ErrorCode::malformed);
   step.sequences[0].row_count = std::numeric_limits<uint32_t>::max();
   EXPECT_FALSE(decoded<Step>(encoded(step)).has_value());
+}
+
+TEST(StepCodec, APromptLongerThanAnyContextIsRefused) {
+  Step step = sample_step();
+  step.started[0].prompt_tokens = limits::kMaxContextTokens;
+  EXPECT_TRUE(decoded<Step>(encoded(step)).has_value());
+  step.started[0].prompt_tokens += 1;
+  const auto received = decoded<Step>(encoded(step));
+  ASSERT_FALSE(received.has_value());
+  EXPECT_EQ(received.error().code, ErrorCode::limit_exceeded);
 }
 
 TEST(StepCodec, MoreRowsThanAStepMayHaveAreRefused) {

@@ -37,6 +37,9 @@ struct SchedulerOptions {
   uint32_t maximum_in_flight = 1;  // steps; the number of stages
   uint32_t step_tokens = 512;      // row budget of a step; decode rows may exceed it
   size_t maximum_active = limits::kMaxActiveSequences;
+  // Layers keep a state per sequence that no page holds: what another sequence computed is of no use.
+  bool recurrent = false;
+  uint32_t long_after_tokens = 0;  // longer prompts are computed with other frequencies; 0: none are
   size_t maximum_queued = limits::kMaxQueuedRequests;
 };
 
@@ -103,6 +106,8 @@ class Scheduler {
   };
 
   void admit();
+  runtime::PrefixFamily family_of(const Sequence& sequence) const;
+  std::vector<uint32_t> matching_pages(const Sequence& sequence);
   bool computed_by_another_soon(const Sequence& sequence, size_t matched_pages) const;
   bool give_pages(Sequence& sequence, std::vector<uint32_t> matched);
   std::vector<Sequence*> decoding();

@@ -13,9 +13,7 @@ void Scheduler::admit() {
   for (auto next = waiting_.begin(); next != waiting_.end() && active_.size() < options_.maximum_active;) {
     Sequence& sequence = *next->second;
     if (sequence.sampling) return;  // preempted with a token on its way, which will have to be computed too
-    // One token at least must run, so that there is something to sample from.
-    std::vector<uint32_t> matched =
-        cache_.match(std::span(sequence.tokens).first(sequence.tokens.size() - 1));
+    std::vector<uint32_t> matched = matching_pages(sequence);
     if (computed_by_another_soon(sequence, matched.size())) {
       for (uint32_t page : matched) pool_.release(page);
       ++next;
@@ -27,12 +25,26 @@ void Scheduler::admit() {
   }
 }
 
+runtime::PrefixFamily Scheduler::family_of(const Sequence& sequence) const {
+  const bool is_long =
+      options_.long_after_tokens > 0 && sequence.request.prompt.size() > options_.long_after_tokens;
+  return is_long ? runtime::PrefixFamily::long_prompts : runtime::PrefixFamily::usual;
+}
+
+std::vector<uint32_t> Scheduler::matching_pages(const Sequence& sequence) {
+  if (options_.recurrent) return {};
+  // One token at least must run, so that there is something to sample from.
+  return cache_.match(std::span(sequence.tokens).first(sequence.tokens.size() - 1), family_of(sequence));
+}
+
 bool Scheduler::computed_by_another_soon(const Sequence& sequence, size_t matched_pages) const {
+  if (options_.recurrent) return false;
   const size_t wanted = (matched_pages + 1) * options_.page_tokens;
   if (sequence.tokens.size() <= wanted) return false;
   return std::ranges::any_of(active_, [&](const auto& entry) {
     const Sequence& other = *entry.second;
     return other.uncomputed() > 1 && other.computed < wanted && other.tokens.size() >= wanted &&
+           family_of(other) == family_of(sequence) &&
            std::equal(other.tokens.begin(), other.tokens.begin() + static_cast<std::ptrdiff_t>(wanted),
                       sequence.tokens.begin());
   });
@@ -99,10 +111,11 @@ void Scheduler::preempt(Sequence& sequence) {
 
 // A page that the step just handed out fills may be shared at once: whoever uses it comes in a later step.
 void Scheduler::publish_full_pages(Sequence& sequence) {
+  if (options_.recurrent) return;
   const uint32_t full = sequence.computed / options_.page_tokens;
   if (full <= sequence.pages_published) return;
   cache_.insert(std::span(sequence.tokens).first(size_t{full} * options_.page_tokens),
-                std::span(sequence.pages).first(full));
+                std::span(sequence.pages).first(full), family_of(sequence));
   sequence.pages_published = full;
 }
 

@@ -16,8 +16,9 @@ constexpr int32_t kStopToken = 3;
 
 using Answers = std::map<SequenceId, std::vector<int32_t>>;
 
-std::vector<int32_t> expected_answer(const Request& request, uint32_t capacity) {
-  uint64_t state = 0;
+std::vector<int32_t> expected_answer(const Request& request, uint32_t capacity,
+                                     uint32_t long_after_tokens = 0) {
+  uint64_t state = first_state(request.prompt.size(), long_after_tokens);
   for (int32_t token : request.prompt) state = extend(state, token);
   std::vector<int32_t> answer;
   while (answer.size() < request.maximum_tokens && request.prompt.size() + answer.size() < capacity) {
@@ -57,7 +58,10 @@ SchedulerOptions plenty() {
 // Steps go to the world at once, results come back when asked for.
 struct Rehearsal {
   explicit Rehearsal(const SchedulerOptions& options)
-      : scheduler(options), world(options.page_tokens, options.page_count, kVocabulary) {}
+      : scheduler(options),
+        world(options.page_tokens, options.page_count, kVocabulary, {},
+              {.state_slots = options.recurrent ? static_cast<uint32_t>(options.maximum_active) : 0,
+               .long_after_tokens = options.long_after_tokens}) {}
 
   bool submit() {
     std::optional<runtime::Step> step = scheduler.next_step();
@@ -131,6 +135,8 @@ TEST(Scheduler, TokensDoNotDependOnBudgetArrivalInFlightPagesOrCancelledNeighbou
     options.maximum_in_flight = static_cast<uint32_t>(1 + random() % 4);
     options.step_tokens = static_cast<uint32_t>(1 + random() % 40);
     options.maximum_active = 1 + random() % 16;
+    options.recurrent = seed % 3 == 1;
+    options.long_after_tokens = seed % 3 == 2 ? options.context_tokens / 4 : 0;
     Rehearsal run(options);
     const uint32_t capacity = run.scheduler.capacity_tokens();
     std::vector<Request> requests = random_requests(random, capacity);
@@ -141,7 +147,7 @@ TEST(Scheduler, TokensDoNotDependOnBudgetArrivalInFlightPagesOrCancelledNeighbou
       if (move == 0 && next < requests.size()) {
         Request request = requests[next++];
         // Some resume in the middle of their answer.
-        const std::vector<int32_t> whole = expected_answer(request, capacity);
+        const std::vector<int32_t> whole = expected_answer(request, capacity, options.long_after_tokens);
         if (random() % 4 == 0 && whole.size() > 1) {
           request.committed.assign(whole.begin(),
                                    whole.begin() + static_cast<std::ptrdiff_t>(random() % whole.size()));
@@ -161,7 +167,7 @@ TEST(Scheduler, TokensDoNotDependOnBudgetArrivalInFlightPagesOrCancelledNeighbou
     run.finish();
     if (::testing::Test::HasFailure()) return;
     for (const Request& request : requests) {
-      const std::vector<int32_t> expected = expected_answer(request, capacity);
+      const std::vector<int32_t> expected = expected_answer(request, capacity, options.long_after_tokens);
       std::vector<int32_t>& seen = run.answers[request.id];
       if (cancelled.contains(request.id)) {
         ASSERT_LE(seen.size(), expected.size());
@@ -180,6 +186,7 @@ TEST(Scheduler, TokensDoNotDependOnBudgetArrivalInFlightPagesOrCancelledNeighbou
     ASSERT_EQ(metrics.active + metrics.waiting + metrics.steps_in_flight, 0u);
     preemptions += metrics.preemptions;
     cached += metrics.cached_prompt_tokens;
+    ASSERT_TRUE(!options.recurrent || metrics.cached_prompt_tokens == 0) << "a state cannot be shared";
   }
   // The seeds must have met what they are for.
   EXPECT_GT(preemptions, 100u);
@@ -222,6 +229,50 @@ TEST(Scheduler, SameLongPromptsAreComputedOnce) {
   EXPECT_EQ(run.cached[1], 0u);
   for (SequenceId id = 2; id <= 4; ++id) EXPECT_EQ(run.cached[id], 96u);
   EXPECT_EQ(run.answers.size(), 4u);
+}
+
+TEST(Scheduler, ARecurrentModelsPromptsAreEachComputedFromTheirFirstToken) {
+  SchedulerOptions options = plenty();
+  options.recurrent = true;
+  options.maximum_active = 3;
+  Rehearsal run(options);
+  for (SequenceId id = 1; id <= 5; ++id)
+    ASSERT_TRUE(run.scheduler.add(make_request(id, counting_prompt(100), 4)).has_value());
+  run.finish();
+  for (SequenceId id = 1; id <= 5; ++id) EXPECT_EQ(run.cached[id], 0u);
+  EXPECT_EQ(run.scheduler.metrics().pages_cached, 0u);
+  EXPECT_EQ(run.answers.size(), 5u);
+}
+
+TEST(Scheduler, PromptsOnBothSidesOfTheLongOnesLimitShareNoPages) {
+  SchedulerOptions options = plenty();
+  options.long_after_tokens = 60;
+  Rehearsal run(options);
+  for (const auto& [id, tokens] : std::map<SequenceId, size_t>{{1, 60}, {2, 61}, {3, 100}, {4, 40}}) {
+    ASSERT_TRUE(run.scheduler.add(make_request(id, counting_prompt(tokens), 2)).has_value());
+    run.finish();
+  }
+  EXPECT_EQ(run.cached[1], 0u);
+  EXPECT_EQ(run.cached[2], 0u);
+  EXPECT_EQ(run.cached[3], 60u);  // of the second
+  EXPECT_EQ(run.cached[4], 36u);  // of the first: one token must run
+}
+
+// The answer goes over the limit, the prompt does not: a preemption or a resume must not change its kind.
+TEST(Scheduler, TheOriginalPromptDecidesWhetherASequenceIsLong) {
+  SchedulerOptions options = plenty();
+  options.long_after_tokens = 20;
+  Rehearsal run(options);
+  Request request = make_request(1, counting_prompt(18), 12);
+  request.ignore_end_of_sequence = true;
+  const std::vector<int32_t> whole = expected_answer(request, run.scheduler.capacity_tokens(), 20);
+  request.committed.assign(whole.begin(), whole.begin() + 7);
+  ASSERT_TRUE(run.scheduler.add(request).has_value());
+  ASSERT_TRUE(run.submit());
+  ASSERT_EQ(run.last.started.size(), 1u);
+  EXPECT_EQ(run.last.started[0].prompt_tokens, 18u);
+  run.finish();
+  EXPECT_EQ(run.answers[1], std::vector<int32_t>(whole.begin() + 7, whole.end()));
 }
 
 TEST(Scheduler, SeveralStagesGetStepsOfDifferentSequences) {

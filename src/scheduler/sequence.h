@@ -29,7 +29,11 @@ struct Scheduler::Sequence {
 
   runtime::SequenceStart start() const {
     const runtime::SamplingParameters& sampler = request.sampling;
-    runtime::SequenceStart start{.sequence = request.id, .sampling = sampler, .prompt = {}, .answer = {}};
+    runtime::SequenceStart start{.sequence = request.id,
+                                 .prompt_tokens = static_cast<uint32_t>(request.prompt.size()),
+                                 .sampling = sampler,
+                                 .prompt = {},
+                                 .answer = {}};
     if (sampler.repetition_penalty != 1 || sampler.presence_penalty != 0 || sampler.frequency_penalty != 0) {
       start.prompt = request.prompt;
       start.answer.assign(tokens.begin() + static_cast<std::ptrdiff_t>(request.prompt.size()), tokens.end());

@@ -38,6 +38,7 @@ void encode_body(ByteWriter& writer, const LoadRequest& load) {
   writer.write(load.kv.type);
   writer.write(load.kv.page_tokens);
   writer.write(load.kv.page_count);
+  writer.write(load.kv.state_slots);
   writer.write(load.threads);
   writer.write_text(load.isa);
   writer.write_text(load.instance);
@@ -63,6 +64,9 @@ Result<LoadRequest> decode_load(ByteReader& reader) {
   load.kv.type = static_cast<engine::KvType>(type);
   SHOAL_TRY(load.kv.page_tokens, reader.read<uint32_t>());
   SHOAL_TRY(load.kv.page_count, reader.read<uint32_t>());
+  SHOAL_TRY(load.kv.state_slots, reader.read<uint32_t>());
+  if (load.kv.state_slots > limits::kMaxActiveSequences)
+    return refuse(fmt::format("{} state slots", load.kv.state_slots));
   SHOAL_TRY(load.threads, reader.read<uint32_t>());
   SHOAL_TRY(load.isa, reader.read_text(kMaxNameBytes));
   SHOAL_TRY(load.instance, reader.read_text(kMaxNameBytes));

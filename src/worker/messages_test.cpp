@@ -11,7 +11,7 @@ LoadRequest load_request() {
   return {.model_path = "/models/größe.gguf",
           .stage = {2, 7, false, true},
           .shard = {1, 3},
-          .kv = {engine::KvType::q8, 64, 1000},
+          .kv = {engine::KvType::q8, 64, 1000, 12},
           .threads = 5,
           .isa = "avx2",
           .instance = "model-1",
@@ -49,6 +49,7 @@ TEST(NodeMessages, ComeBackAsTheyWereSent) {
   EXPECT_EQ(load.kv.type, engine::KvType::q8);
   EXPECT_EQ(load.kv.page_tokens, 64u);
   EXPECT_EQ(load.kv.page_count, 1000u);
+  EXPECT_EQ(load.kv.state_slots, 12u);
   EXPECT_EQ(load.threads, 5u);
   EXPECT_EQ(load.isa, "avx2");
   EXPECT_EQ(load.instance, "model-1");
@@ -124,6 +125,9 @@ TEST(NodeMessages, ValuesOutOfRangeAreRefused) {
   LoadRequest type = load_request();
   type.kv.type = static_cast<engine::KvType>(7);
   EXPECT_FALSE(decode_node_message(body_of(encode(type))));
+  LoadRequest slots = load_request();
+  slots.kv.state_slots = limits::kMaxActiveSequences + 1;
+  EXPECT_FALSE(decode_node_message(body_of(encode(slots))));
   EXPECT_FALSE(decode_node_message(Bytes{std::byte{99}}));
   EXPECT_FALSE(decode_worker_message(Bytes{std::byte{0}}));
   EXPECT_FALSE(decode_worker_message(body_of(encode(Progress{7}))));

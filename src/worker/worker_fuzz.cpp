@@ -1,8 +1,8 @@
 // Messages of a mad node or worker, and frames of a mad neighbour.
 #include <cstring>
 
+#include "runtime/stage_frame.h"
 #include "worker/messages.h"
-#include "worker/stage_frame.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace shoal;
@@ -14,10 +14,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto payload = pool->allocate(size);
   if (!payload) return 0;
   if (size != 0) std::memcpy(payload->data(), data, size);
-  link::Frame frame{worker::kStepChannel, 0, std::move(*payload)};
+  link::Frame frame{runtime::kStepChannel, 0, std::move(*payload)};
   if (size >= 24)
     std::memcpy(&frame.step, data + 16, sizeof(frame.step));  // where a step without times begins
-  [[maybe_unused]] auto step = worker::read_stage_frame(frame);
-  [[maybe_unused]] auto result = worker::read_result_frame(frame);
+  [[maybe_unused]] auto step = runtime::read_stage_frame(frame);
+  [[maybe_unused]] auto result = runtime::read_result_frame(frame);
   return 0;
 }

@@ -11,9 +11,9 @@
 
 #include "base/log.h"
 #include "base/process.h"
+#include "runtime/stage_frame.h"
 #include "worker/node_channel.h"
 #include "worker/ring.h"
-#include "worker/stage_frame.h"
 #include "worker/stage_loader.h"
 #include "worker/worker_client.h"
 
@@ -194,8 +194,8 @@ void Worker::run_step_of_node(const runtime::Step& step) {
 
 void Worker::serve_previous_rank() {
   while (true) {
-    link::Frame frame = receive(*ring_.previous, kStepChannel);
-    StageFrame incoming = must(read_stage_frame(frame));
+    link::Frame frame = receive(*ring_.previous, runtime::kStepChannel);
+    runtime::StageFrame incoming = must(runtime::read_stage_frame(frame));
     if (!of_this_epoch(incoming.step)) continue;
     runtime::StageOutput output = must(loaded_->stage.run(incoming.step, incoming.hidden));
     finish_step(incoming.step, std::move(output), std::move(incoming.stage_milliseconds),
@@ -207,19 +207,20 @@ void Worker::finish_step(const runtime::Step& step, runtime::StageOutput output,
                          std::vector<float> stage_milliseconds, ByteView step_bytes) {
   stage_milliseconds.push_back(output.milliseconds);
   if (load_.rank + 1 < load_.rank_count) {
-    auto frame = must(make_stage_frame(*ring_.next, step.id, step_bytes, stage_milliseconds, output.hidden));
+    auto frame =
+        must(runtime::make_stage_frame(*ring_.next, step.id, step_bytes, stage_milliseconds, output.hidden));
     return must(ring_.next->send(std::move(frame)));
   }
   runtime::StepResult result{step.id, step.epoch, std::move(output.tokens), std::move(stage_milliseconds)};
   if (load_.rank == 0) return node_.send(std::move(result));
-  auto frame = must(make_result_frame(*ring_.next, result));
+  auto frame = must(runtime::make_result_frame(*ring_.next, result));
   must(ring_.next->send(std::move(frame)));
 }
 
 void Worker::hand_back_results() {
   while (true) {
-    link::Frame frame = receive(*ring_.previous, kResultChannel);
-    node_.send(must(read_result_frame(frame)));
+    link::Frame frame = receive(*ring_.previous, runtime::kResultChannel);
+    node_.send(must(runtime::read_result_frame(frame)));
   }
 }
 

@@ -1,4 +1,4 @@
-#include "worker/stage_frame.h"
+#include "runtime/stage_frame.h"
 
 #include <future>
 #include <gtest/gtest.h>
@@ -7,13 +7,13 @@
 #include "link/memory_link.h"
 #include "runtime/fixture_models.h"
 
-namespace shoal::worker {
+namespace shoal::runtime {
 namespace {
 
 constexpr const char* kModel = "models/demo/shoal-demo-q8_0.gguf";
 
-runtime::Step step_of(uint64_t id, std::vector<int32_t> token_ids) {
-  runtime::Step step;
+Step step_of(uint64_t id, std::vector<int32_t> token_ids) {
+  Step step;
   step.id = id;
   step.sequences.push_back({.sequence = 8, .row_count = static_cast<uint32_t>(token_ids.size())});
   step.token_ids = std::move(token_ids);
@@ -22,7 +22,7 @@ runtime::Step step_of(uint64_t id, std::vector<int32_t> token_ids) {
 
 class StageFrames : public testing::Test {
  protected:
-  link::Frame frame(const runtime::Step& step, std::span<const float> hidden) {
+  link::Frame frame(const Step& step, std::span<const float> hidden) {
     ByteWriter writer;
     step.encode(writer);
     const std::vector<float> times = {1.5F, 2.5F, 3.5F};
@@ -34,7 +34,7 @@ class StageFrames : public testing::Test {
 TEST_F(StageFrames, CarryStepTimesAndAlignedRows) {
   std::vector<float> hidden(333);
   std::iota(hidden.begin(), hidden.end(), 0.5F);
-  const runtime::Step step = step_of(42, {3, 1, 4, 1, 5});
+  const Step step = step_of(42, {3, 1, 4, 1, 5});
   link::Frame sent = frame(step, hidden);
   StageFrame read = read_stage_frame(sent).value();
   EXPECT_EQ(read.step.id, 42u);
@@ -46,7 +46,7 @@ TEST_F(StageFrames, CarryStepTimesAndAlignedRows) {
 
 TEST_F(StageFrames, EveryTruncationIsRefused) {
   const std::vector<float> hidden(3, 1.0F);
-  const runtime::Step step = step_of(1, {7});
+  const Step step = step_of(1, {7});
   ASSERT_TRUE(read_stage_frame(frame(step, hidden)));
   const size_t whole = frame(step, hidden).payload.size();
   for (size_t size = 0; size < whole; ++size) {
@@ -75,15 +75,15 @@ TEST_F(StageFrames, CountsThatDoNotFitTheFrameAreRefused) {
 
 // Two stages with nothing but a Link between them say what one stage says.
 TEST(StagesOverAMemoryLink, ChooseTheTokensOfOneStage) {
-  runtime::LoadedModel model = runtime::open_model(kModel);
-  auto options = runtime::pipeline_options();
-  auto whole = runtime::must(runtime::LocalPipeline::load(model.checkpoint, model.spec, options));
+  LoadedModel model = open_model(kModel);
+  auto options = pipeline_options();
+  auto whole = must(LocalPipeline::load(model.checkpoint, model.spec, options));
   const std::vector<int32_t> prompt = {5, 17, 200, 31, 44};
-  const auto expected = runtime::generate(whole, prompt, 12);
+  const auto expected = generate(whole, prompt, 12);
 
   options.stages = 2;
-  auto halves = runtime::must(runtime::LocalPipeline::load(model.checkpoint, model.spec, options));
-  auto& stages = const_cast<std::vector<runtime::Stage>&>(halves.stages());
+  auto halves = must(LocalPipeline::load(model.checkpoint, model.spec, options));
+  auto& stages = const_cast<std::vector<Stage>&>(halves.stages());
   link::MemoryLinks links = link::make_memory_links({}, {.delay = microseconds(200)});
   auto second = std::async(std::launch::async, [&] {
     while (true) {
@@ -91,15 +91,15 @@ TEST(StagesOverAMemoryLink, ChooseTheTokensOfOneStage) {
       if (!received) return received.error().code;
       StageFrame incoming = read_stage_frame(**received).value();
       auto output = stages[1].run(incoming.step, incoming.hidden).value();
-      runtime::StepResult result{incoming.step.id, 0, output.tokens, {}};
+      StepResult result{incoming.step.id, 0, output.tokens, {}};
       if (!links.second->send(make_result_frame(*links.second, result).value())) return ErrorCode::internal;
     }
   });
-  runtime::SequenceDriver driver(1, 0);
+  SequenceDriver driver(1, 0);
   std::vector<int32_t> rows = prompt;
   std::vector<int32_t> answer;
   while (answer.size() < expected.size()) {
-    runtime::Step step;
+    Step step;
     step.id = answer.size();
     driver.add_rows(step, rows, true, 16);
     auto output = stages[0].run(step, {}).value();
@@ -117,4 +117,4 @@ TEST(StagesOverAMemoryLink, ChooseTheTokensOfOneStage) {
 }
 
 }  // namespace
-}  // namespace shoal::worker
+}  // namespace shoal::runtime

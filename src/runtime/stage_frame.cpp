@@ -1,4 +1,4 @@
-#include "worker/stage_frame.h"
+#include "runtime/stage_frame.h"
 
 #include <array>
 #include <cstring>
@@ -6,7 +6,7 @@
 
 #include "base/limits.h"
 
-namespace shoal::worker {
+namespace shoal::runtime {
 namespace {
 
 constexpr uint64_t kRowAlignment = 16;
@@ -78,7 +78,7 @@ Result<StageFrame> read_stage_frame(const link::Frame& frame) {
     std::memcpy(result.stage_milliseconds.data(), bytes.data() + kFixedBytes, times * sizeof(float));
   result.step_bytes = bytes.subspan(layout.step_offset, step_bytes);
   ByteReader step_reader(result.step_bytes);
-  SHOAL_TRY(result.step, runtime::Step::decode(step_reader));
+  SHOAL_TRY(result.step, Step::decode(step_reader));
   if (step_reader.remaining() != 0) return refuse("bytes behind the step");
   if (result.step.id != frame.step)
     return refuse(fmt::format("step {} in a frame of step {}", result.step.id, frame.step));
@@ -86,7 +86,7 @@ Result<StageFrame> read_stage_frame(const link::Frame& frame) {
   return result;
 }
 
-Result<link::Frame> make_result_frame(link::Link& link, const runtime::StepResult& result) {
+Result<link::Frame> make_result_frame(link::Link& link, const StepResult& result) {
   ByteWriter writer;
   result.encode(writer);
   SHOAL_TRY(link::Buffer buffer, link.allocate(writer.bytes().size()));
@@ -94,11 +94,11 @@ Result<link::Frame> make_result_frame(link::Link& link, const runtime::StepResul
   return link::Frame{kResultChannel, result.id, std::move(buffer)};
 }
 
-Result<runtime::StepResult> read_result_frame(const link::Frame& frame) {
+Result<StepResult> read_result_frame(const link::Frame& frame) {
   ByteReader reader(frame.payload.view());
-  SHOAL_TRY(auto result, runtime::StepResult::decode(reader));
+  SHOAL_TRY(auto result, StepResult::decode(reader));
   if (reader.remaining() != 0) return refuse("bytes behind the step result");
   return result;
 }
 
-}  // namespace shoal::worker
+}  // namespace shoal::runtime

@@ -12,13 +12,13 @@
 #include "link/link.h"
 #include "runtime/step.h"
 
-namespace shoal::worker {
+namespace shoal::runtime {
 
 inline constexpr uint8_t kStepChannel = 0;
 inline constexpr uint8_t kResultChannel = 1;
 
 struct StageFrame {
-  runtime::Step step;
+  Step step;
   ByteView step_bytes;                    // its binary form, in the frame
   std::vector<float> stage_milliseconds;  // of the stages before, in order
   std::span<const float> hidden;          // in the frame
@@ -31,7 +31,7 @@ Result<link::Frame> make_stage_frame(link::Link& link, uint64_t step_id, ByteVie
 // The views in the result are into the frame. Errors: malformed.
 Result<StageFrame> read_stage_frame(const link::Frame& frame);
 
-Result<link::Frame> make_result_frame(link::Link& link, const runtime::StepResult& result);
-Result<runtime::StepResult> read_result_frame(const link::Frame& frame);
+Result<link::Frame> make_result_frame(link::Link& link, const StepResult& result);
+Result<StepResult> read_result_frame(const link::Frame& frame);
 
-}  // namespace shoal::worker
+}  // namespace shoal::runtime
