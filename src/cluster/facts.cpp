@@ -256,6 +256,7 @@ JsonObject to_json(const InstanceFact& fact) {
                     {"context_tokens", number(fact.context_tokens)},
                     {"kv_page_tokens", number(fact.kv_page_tokens)},
                     {"kv_page_count", number(fact.kv_page_count)},
+                    {"state_slots", number(fact.state_slots)},
                     {"secret", fact.secret},
                     {"predicted_tokens_per_second", fact.predicted_tokens_per_second}};
   if (fact.error) object["error"] = to_json(*fact.error);
@@ -297,6 +298,7 @@ Result<InstanceFact> instance_fact_from_json(const JsonObject& object) {
   SHOAL_TRY(fact.context_tokens, integer<uint32_t>(object, "context_tokens", limits::kMaxContextTokens));
   SHOAL_TRY(fact.kv_page_tokens, integer<uint32_t>(object, "kv_page_tokens", limits::kMaxContextTokens));
   SHOAL_TRY(fact.kv_page_count, integer<uint32_t>(object, "kv_page_count"));
+  SHOAL_TRY(fact.state_slots, integer<uint32_t>(object, "state_slots", limits::kMaxActiveSequences));
   SHOAL_TRY(fact.secret, text(object, "secret"));
   SHOAL_TRY(fact.predicted_tokens_per_second, measure(object, "predicted_tokens_per_second"));
   SHOAL_TRY_VOID(check_stages(fact));

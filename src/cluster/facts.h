@@ -73,6 +73,7 @@ struct InstanceFact {
   uint32_t context_tokens = 0;
   uint32_t kv_page_tokens = 0;
   uint32_t kv_page_count = 0;  // the same on every stage
+  uint32_t state_slots = 0;    // sequences alive at once, where layers keep a recurrent state; else 0
   std::string secret;          // for the Links of this epoch
   double predicted_tokens_per_second = 0;
 };

@@ -40,6 +40,7 @@ InstanceFact full_instance() {
   fact.context_tokens = 4096;
   fact.kv_page_tokens = 32;
   fact.kv_page_count = 128;
+  fact.state_slots = 16;
   fact.secret = "s3cret";
   fact.predicted_tokens_per_second = 12.5;
   return fact;

@@ -140,6 +140,7 @@ Result<InstanceFact> Reducer::propose(const PlaceAsked& asked) const {
   if (pages > UINT32_MAX)
     return fail(ErrorCode::limit_exceeded, fmt::format("{} KV pages are too many", pages));
   fact.kv_page_count = static_cast<uint32_t>(pages);
+  fact.state_slots = request.options.state_slots;
   fact.secret = asked.secret;
   fact.predicted_tokens_per_second = best.tokens_per_second;
   // Our own fact must pass the same gate at every other node.

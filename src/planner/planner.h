@@ -30,6 +30,8 @@ struct LayerDemand {
   uint64_t weight_bytes = 0;
   uint64_t kv_bytes_per_token = 0;
   uint64_t flops_per_token = 0;
+  uint64_t active_bytes = 0;              // of weight_bytes, what one token reads; 0: all of them
+  uint64_t state_bytes_per_sequence = 0;  // of a recurrent layer
 };
 
 struct ModelDemand {
@@ -47,6 +49,7 @@ struct ModelDemand {
 struct PlanOptions {
   uint32_t context_tokens = 4096;  // KV to hold: context_tokens * concurrency
   uint32_t concurrency = 1;
+  uint32_t state_slots = 0;  // sequences that recurrent layers hold states for
   uint32_t minimum_nodes = 1;
   std::vector<std::string> only_nodes;  // ids or names; empty: any
 };

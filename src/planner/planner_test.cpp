@@ -72,7 +72,7 @@ RandomCase random_case(std::mt19937& random, uint32_t device_count, uint32_t lay
   }
   c.model.name = "random";
   for (uint32_t i = 0; i < layer_count; ++i)
-    c.model.layers.push_back({(20 + below(100)) * kMiB, below(3) * kMiB, 1000});
+    c.model.layers.push_back({(20 + below(100)) * kMiB, below(3) * kMiB, 1000, below(20) * kMiB});
   c.model.embedding_bytes = below(100) * kMiB;
   c.model.head_bytes = below(2) ? c.model.embedding_bytes : below(100) * kMiB;
   c.model.tied_embedding = c.model.head_bytes == c.model.embedding_bytes;
@@ -231,6 +231,28 @@ TEST(Planner, KvAndTiedEmbeddingsCount) {
   };
   EXPECT_EQ(memory(true), 2 * (100 + 20) + 70u);
   EXPECT_EQ(memory(false), 2 * (100 + 20) + 140u);
+}
+
+TEST(Planner, StatesOfSequencesCount) {
+  ModelDemand model = even_model(2, 100 * kMiB);
+  model.layers[0].state_bytes_per_sequence = 3 * kMiB;
+  PlanOptions options = small_context();
+  auto memory = [&] {
+    return plan({device("a", 4096 * kMiB, 1e9)}, {}, model, options)->front().stages[0].memory_bytes / kMiB;
+  };
+  EXPECT_EQ(memory(), 200u);
+  options.state_slots = 16;
+  EXPECT_EQ(memory(), 200u + 16 * 3);
+}
+
+TEST(Planner, ATokenOfAMixtureReadsItsExpertsOnlyAPromptAllOfThem) {
+  ModelDemand model = even_model(4, 1000 * kMiB);
+  for (LayerDemand& layer : model.layers) layer.active_bytes = 100 * kMiB;
+  const auto placement = plan({device("a", 8192 * kMiB, 1000.0 * kMiB)}, {}, model, small_context())->front();
+  EXPECT_NEAR(placement.tokens_per_second, 1 / 0.4, 1e-6);
+  EXPECT_NEAR(placement.stages[0].decode_seconds, 0.4, 1e-6);
+  EXPECT_GE(placement.first_token_seconds, 4.0);
+  EXPECT_GE(placement.stages[0].memory_bytes, 4000 * kMiB);
 }
 
 TEST(Planner, OverflowingSizesAreAnError) {

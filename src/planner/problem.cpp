@@ -14,21 +14,31 @@ std::unexpected<Error> too_large(const ModelDemand& model) {
               "lower the context or the concurrency");
 }
 
-Result<> sum_layers(const ModelDemand& model, uint64_t kv_tokens, Problem& problem) {
-  double weights = 0, flops = 0;
+// Weights, KV and states of one layer; nullopt when they overflow.
+std::optional<uint64_t> memory_of(const LayerDemand& layer, uint64_t kv_tokens, uint64_t state_slots) {
+  auto kv = checked_multiply(layer.kv_bytes_per_token, kv_tokens);
+  auto states = checked_multiply(layer.state_bytes_per_sequence, state_slots);
+  auto kept = kv && states ? checked_add(*kv, *states) : std::nullopt;
+  return kept ? checked_add(layer.weight_bytes, *kept) : std::nullopt;
+}
+
+Result<> sum_layers(const ModelDemand& model, uint64_t kv_tokens, uint64_t state_slots, Problem& problem) {
+  double weights = 0, active = 0, flops = 0;
   uint64_t memory = 0;
   problem.weight_bytes_before = {0};
+  problem.active_bytes_before = {0};
   problem.memory_bytes_before = {0};
   problem.flops_before = {0};
   for (const LayerDemand& layer : model.layers) {
-    auto kv = checked_multiply(layer.kv_bytes_per_token, kv_tokens);
-    auto own = kv ? checked_add(layer.weight_bytes, *kv) : kv;
+    auto own = memory_of(layer, kv_tokens, state_slots);
     auto sum = own ? checked_add(memory, *own) : own;
     if (!sum) return too_large(model);
     memory = *sum;
     weights += static_cast<double>(layer.weight_bytes);
+    active += static_cast<double>(layer.active_bytes == 0 ? layer.weight_bytes : layer.active_bytes);
     flops += static_cast<double>(layer.flops_per_token);
     problem.weight_bytes_before.push_back(weights);
+    problem.active_bytes_before.push_back(active);
     problem.memory_bytes_before.push_back(memory);
     problem.flops_before.push_back(flops);
   }
@@ -74,6 +84,12 @@ uint64_t Problem::stage_memory_bytes(uint32_t first_layer, uint32_t end_layer) c
 }
 
 double Problem::stage_seconds(uint32_t device, uint32_t first_layer, uint32_t end_layer) const {
+  double bytes = active_bytes_before[end_layer] - active_bytes_before[first_layer];
+  if (end_layer == layer_count) bytes += static_cast<double>(head_bytes);
+  return bytes / devices[device].decode_bytes_per_second;
+}
+
+double Problem::read_seconds(uint32_t device, uint32_t first_layer, uint32_t end_layer) const {
   double bytes = weight_bytes_before[end_layer] - weight_bytes_before[first_layer];
   if (end_layer == layer_count) bytes += static_cast<double>(head_bytes);
   return bytes / devices[device].decode_bytes_per_second;
@@ -96,7 +112,7 @@ double Problem::first_token_seconds(const std::vector<Cut>& cuts) const {
     if (i + 1 == cuts.size()) flops += head_flops;
     // A prompt is computed no faster than its weights are read once.
     seconds += std::max(flops / devices[cuts[i].device].prefill_flops_per_second,
-                        stage_seconds(cuts[i].device, cuts[i].first_layer, cuts[i].end_layer));
+                        read_seconds(cuts[i].device, cuts[i].first_layer, cuts[i].end_layer));
     if (i == 0) continue;
     size_t link = pair(cuts[i - 1].device, cuts[i].device);
     seconds += hop_seconds[link] + (kPromptTokens - 1) * hidden_bytes / link_bytes_per_second[link];
@@ -117,7 +133,7 @@ Result<Problem> make_problem(const std::vector<Device>& devices, const std::vect
   }
   Problem problem;
   uint64_t kv_tokens = uint64_t{options.context_tokens} * std::max(1u, options.concurrency);
-  SHOAL_TRY_VOID(sum_layers(model, kv_tokens, problem));
+  SHOAL_TRY_VOID(sum_layers(model, kv_tokens, options.state_slots, problem));
   problem.layer_count = static_cast<uint32_t>(model.layers.size());
   problem.embedding_bytes = model.embedding_bytes;
   problem.head_bytes = model.head_bytes;

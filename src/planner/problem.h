@@ -32,7 +32,8 @@ struct Problem {
   std::vector<Device> devices;  // usable ones: hold the model, are asked for, have room for a layer
   uint32_t layer_count = 0;
   std::vector<double> weight_bytes_before;    // [layer_count + 1]: of the layers before this one
-  std::vector<uint64_t> memory_bytes_before;  // [layer_count + 1]: weights and KV
+  std::vector<double> active_bytes_before;    // [layer_count + 1]: of these, what one token reads
+  std::vector<uint64_t> memory_bytes_before;  // [layer_count + 1]: weights, KV and states
   std::vector<double> flops_before;           // [layer_count + 1]: per token
   uint64_t embedding_bytes = 0, head_bytes = 0;
   bool tied_embedding = false;
@@ -49,8 +50,10 @@ struct Problem {
   bool fits(uint32_t device, uint32_t first_layer, uint32_t end_layer) const {
     return stage_memory_bytes(first_layer, end_layer) <= devices[device].free_memory_bytes;
   }
-  // Compute of one token's decode: the stage's weights streamed once.
+  // Compute of one token's decode: the weights that it reads streamed once.
   double stage_seconds(uint32_t device, uint32_t first_layer, uint32_t end_layer) const;
+  // All of the stage's weights streamed once, as a prompt of many tokens does.
+  double read_seconds(uint32_t device, uint32_t first_layer, uint32_t end_layer) const;
   double token_seconds(const std::vector<Cut>& cuts) const;
   double first_token_seconds(const std::vector<Cut>& cuts) const;
 };

@@ -55,7 +55,7 @@ Row later_stage(const Problem& problem, uint32_t device, const Arrivals& arrival
           std::vector<uint32_t>(count + 1, 0)};
   double speed = problem.devices[device].decode_bytes_per_second;
   auto rest = [&](uint32_t start) {
-    return arrivals.seconds[start] - problem.weight_bytes_before[start] / speed;
+    return arrivals.seconds[start] - problem.active_bytes_before[start] / speed;
   };
   auto put = [&](uint32_t start, uint32_t end) {
     row.seconds[end] = arrivals.seconds[start] + problem.stage_seconds(device, start, end);
