@@ -28,10 +28,26 @@ AttentionSpec make_attention(const Sizes& sizes, const RopeSpec& rope) {
   return attention;
 }
 
+std::string find_model_prefix(const formats::Checkpoint& checkpoint) {
+  for (const char* prefix : {"language_model.model.", "model.language_model."})
+    if (checkpoint.find(fmt::format("{}embed_tokens.weight", prefix))) return prefix;
+  return "model.";
+}
+
+std::vector<std::string> multimodal_prefixes() {
+  std::vector<std::string> prefixes;
+  for (const char* outer : {"", "model."})
+    for (const char* part : {"vision_tower.", "vision_model.", "multi_modal_projector."})
+      prefixes.push_back(fmt::format("{}{}", outer, part));
+  return prefixes;
+}
+
 void name_model(DecoderSpec& spec, bool tied, std::string_view prefix) {
   spec.embedding = TensorRef(fmt::format("{}embed_tokens.weight", prefix));
   spec.final_norm = TensorRef(fmt::format("{}norm.weight", prefix));
-  spec.head = tied ? spec.embedding : TensorRef("lm_head.weight");
+  spec.head =
+      TensorRef(prefix == "language_model.model." ? "language_model.lm_head.weight" : "lm_head.weight");
+  if (tied) spec.head = spec.embedding;
 }
 
 void name_gguf_model(DecoderSpec& spec, const formats::Checkpoint& checkpoint) {

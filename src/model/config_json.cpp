@@ -28,15 +28,25 @@ Result<uint32_t> read_head_dim(Fields& fields, const Sizes& sizes, const SizeDef
   return head_dim;
 }
 
+Result<uint32_t> read_count(Fields& fields, std::string_view name, uint64_t maximum,
+                            std::optional<uint32_t> absent) {
+  return absent
+             ? fields.get_count(name, maximum).transform([&](auto count) { return count.value_or(*absent); })
+             : fields.require_count(name, maximum);
+}
+
 }  // namespace
 
 Result<Sizes> read_sizes(Fields& fields, const SizeDefaults& defaults) {
   Sizes sizes;
-  SHOAL_TRY(sizes.layers, fields.require_count("num_hidden_layers", limits::kMaxLayers));
-  SHOAL_TRY(sizes.hidden_size, fields.require_count("hidden_size", limits::kMaxWidth));
-  SHOAL_TRY(sizes.query_heads, fields.require_count("num_attention_heads", limits::kMaxHeads));
+  SHOAL_TRY(sizes.layers, read_count(fields, "num_hidden_layers", limits::kMaxLayers, defaults.layers));
+  SHOAL_TRY(sizes.hidden_size, read_count(fields, "hidden_size", limits::kMaxWidth, defaults.hidden_size));
+  SHOAL_TRY(sizes.query_heads,
+            read_count(fields, "num_attention_heads", limits::kMaxHeads, defaults.query_heads));
   SHOAL_TRY(const auto kv_heads, fields.get_count("num_key_value_heads", limits::kMaxHeads));
-  sizes.kv_heads = kv_heads.value_or(defaults.kv_heads.value_or(sizes.query_heads));
+  const bool null_heads = fields.contains("num_key_value_heads");
+  sizes.kv_heads =
+      kv_heads.value_or(null_heads ? sizes.query_heads : defaults.kv_heads.value_or(sizes.query_heads));
   if (sizes.query_heads % sizes.kv_heads != 0) {
     return fail(
         ErrorCode::malformed,
@@ -61,6 +71,46 @@ Result<engine::Activation> read_activation(Fields& fields, std::string_view fiel
   if (*name == "silu" || *name == "swish") return engine::Activation{.kind = Kind::silu};
   if (*name == "gelu_pytorch_tanh" || *name == "gelu_new") return engine::Activation{.kind = Kind::gelu_tanh};
   return fields.not_supported(field);
+}
+
+Result<uint32_t> read_expert_count(Fields& fields, uint32_t absent) {
+  SHOAL_TRY(const auto count, fields.get_count("num_experts", limits::kMaxExperts));
+  SHOAL_TRY(const auto local, fields.get_count("num_local_experts", limits::kMaxExperts));
+  if (count && local && *count != *local)
+    return fields.wrong_value("num_local_experts", fmt::format("'num_experts' {}", *count));
+  return count ? *count : local.value_or(absent);
+}
+
+Result<std::vector<uint32_t>> read_windows(Fields& fields, uint32_t layers, uint32_t absent,
+                                           const std::function<bool(uint32_t layer)>& slides) {
+  constexpr std::string_view kWindow = "sliding_window";
+  const uint32_t otherwise = fields.contains(kWindow) ? 0 : absent;
+  SHOAL_TRY(const uint32_t window, fields.get_whole(kWindow, limits::kMaxContextTokens, otherwise));
+  SHOAL_TRY(const std::vector<std::string> types, fields.get_texts("layer_types"));
+  if (!types.empty() && types.size() != layers)
+    return fields.wrong_value("layer_types", fmt::format("a list of {} types", layers));
+  std::vector<uint32_t> windows(layers);
+  for (uint32_t layer = 0; layer < layers; ++layer) {
+    bool sliding = slides(layer);
+    if (!types.empty()) {
+      sliding = types[layer] == "sliding_attention";
+      if (!sliding && types[layer] != "full_attention") return fields.not_supported("layer_types");
+      if (sliding && window == 0) return fields.wrong_value(kWindow, "what layer_types needs, over 0");
+    }
+    windows[layer] = sliding ? window : 0;
+  }
+  return windows;
+}
+
+Result<std::vector<uint32_t>> read_qwen_windows(Fields& fields, uint32_t layers, bool counts_layers) {
+  SHOAL_TRY(const bool used, fields.get_flag("use_sliding_window", false));
+  uint32_t first = 0;
+  if (counts_layers) {
+    SHOAL_TRY(first, fields.get_whole("max_window_layers", limits::kMaxWidth, 28));
+  }
+  if (used) return read_windows(fields, layers, 4096, [&](uint32_t layer) { return layer >= first; });
+  fields.get("sliding_window");  // stated, and switched off
+  return std::vector<uint32_t>(layers);
 }
 
 }  // namespace shoal::model
