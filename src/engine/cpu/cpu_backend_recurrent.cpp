@@ -24,6 +24,12 @@ void run_tasks(cpu::ThreadPool& pool, size_t count, uint64_t work, Function func
   for (uint32_t task = 0; task < count; ++task) function(task, 0u);
 }
 
+// The convolved channels lie head by head, [rows, size] each, so that the tokens of a head are neighbours:
+// where the head that starts at `channel` has its row `row`.
+float* head_rows(const CpuTensor& mixed, uint32_t channel, uint32_t size, uint32_t row) {
+  return mixed.data + size_t{channel} * mixed.rows + size_t{row} * size;
+}
+
 }  // namespace
 
 CpuTensor CpuBackend::delta_net(Tensor queries, Tensor keys, Tensor values, Tensor decay_input,
@@ -82,7 +88,7 @@ CpuTensor CpuBackend::State::convolve(const Tensor& queries, const Tensor& keys,
       for (uint32_t row = 0; row < past; ++row)
         std::memset(history + size_t{row} * op.channels(), 0, size * sizeof(float));
     }
-    float* output = mixed.row(sequence.first_row) + channel;
+    float* output = head_rows(mixed, channel, size, sequence.first_row);
     kernels.convolve_silu({.input = input.row(sequence.first_row) + column,
                            .input_stride = input.columns,
                            .history = history,
@@ -92,10 +98,10 @@ CpuTensor CpuBackend::State::convolve(const Tensor& queries, const Tensor& keys,
                            .channels = size,
                            .row_count = sequence.row_count,
                            .output = output,
-                           .output_stride = mixed.columns});
+                           .output_stride = size});
     if (is_value) return;
     for (uint32_t row = 0; row < sequence.row_count; ++row)
-      kernels.normalise_head(output + size_t{row} * mixed.columns, size, is_query ? query_scale : 1.0f);
+      kernels.normalise_head(output + size_t{row} * size, size, is_query ? query_scale : 1.0f);
   };
   run_tasks(pool, step.sequences.size() * heads, uint64_t{mixed.rows} * op.channels() * (op.kernel + 8),
             convolve_head);
@@ -108,7 +114,6 @@ CpuTensor CpuBackend::State::apply_delta_rule(const Tensor& mixed, const Tensor&
   const Tensor result = allocate(mixed.rows, op.value_heads * op.value_dim);
   const uint32_t blocks = (op.value_dim + cpu::kDeltaColumns - 1) / cpu::kDeltaColumns;
   const uint32_t tasks = op.value_heads * blocks, group = op.value_heads / op.key_heads;
-  const size_t key_channel = size_t{op.key_heads} * op.key_dim;
   auto run_block = [&](uint32_t task, unsigned) {
     const SequenceRows& sequence = step.sequences[task / tasks];
     if (sequence.row_count == 0) return;
@@ -118,20 +123,20 @@ CpuTensor CpuBackend::State::apply_delta_rule(const Tensor& mixed, const Tensor&
     float* state = states.state(op.layer, sequence.state_slot) + size_t{op.kernel - 1} * op.channels() +
                    (size_t{head} * op.value_dim + column) * op.key_dim;
     if (sequence.context_tokens == 0) std::memset(state, 0, size_t{columns} * op.key_dim * sizeof(float));
-    const float* row = mixed.row(sequence.first_row);
-    const size_t value = size_t{head} * op.value_dim + column;
+    const uint32_t query = key_head * op.key_dim, key = (op.key_heads + key_head) * op.key_dim;
+    const uint32_t value = 2 * op.key_heads * op.key_dim + head * op.value_dim;
     kernels.delta_rule({.state = state,
                         .key_dim = op.key_dim,
                         .columns = columns,
-                        .queries = row + size_t{key_head} * op.key_dim,
-                        .keys = row + key_channel + size_t{key_head} * op.key_dim,
-                        .values = row + 2 * key_channel + value,
-                        .stride = mixed.columns,
+                        .queries = head_rows(mixed, query, op.key_dim, sequence.first_row),
+                        .keys = head_rows(mixed, key, op.key_dim, sequence.first_row),
+                        .values = head_rows(mixed, value, op.value_dim, sequence.first_row) + column,
+                        .value_stride = op.value_dim,
                         .decay = factors.row(sequence.first_row) + head,
                         .rate = rates.row(sequence.first_row) + head,
                         .gate_stride = factors.columns,
                         .row_count = sequence.row_count,
-                        .output = result.row(sequence.first_row) + value,
+                        .output = result.row(sequence.first_row) + size_t{head} * op.value_dim + column,
                         .output_stride = result.columns});
   };
   run_tasks(pool, step.sequences.size() * size_t{tasks},

@@ -106,7 +106,8 @@ struct CpuBackend::State {
   void add_expert_bias(const Tensor& rows, std::span<const cpu::ExpertPlan::Part> parts, const Weight& bias,
                        size_t stride, size_t offset);
 
-  // Parts of delta_net: [T, channels] convolved, with queries and keys normalised; then the rule.
+  // Parts of delta_net: the channels convolved, with queries and keys normalised, head by head; then the
+  // rule.
   Tensor convolve(const Tensor& queries, const Tensor& keys, const Tensor& values, const Weight& taps,
                   const StepView& step, const DeltaNetOp& op);
   Tensor apply_delta_rule(const Tensor& mixed, const Tensor& factors, const Tensor& rates,

@@ -195,10 +195,10 @@ struct DeltaTask {
   float* state;
   uint32_t key_dim;
   uint32_t columns;      // <= kDeltaColumns
-  const float* queries;  // [row_count, key_dim], rows `stride` floats apart, as keys and values
+  const float* queries;  // [row_count, key_dim]
   const float* keys;
-  const float* values;  // [row_count, columns]
-  size_t stride;
+  const float* values;  // [row_count, columns], rows `value_stride` floats apart
+  size_t value_stride;
   const float* decay;  // [row_count], `gate_stride` floats apart, as rate
   const float* rate;
   size_t gate_stride;

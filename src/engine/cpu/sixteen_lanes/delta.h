@@ -95,9 +95,9 @@ inline void delta_columns(const DeltaTask& task, uint32_t column, uint32_t parti
   static_assert(whole || vectors == 1);
   const uint32_t lanes = whole ? 16 : partial;
   for (uint32_t t = 0; t < task.row_count; ++t) {
-    const float* key = task.keys + t * task.stride;
-    const float* query = task.queries + t * task.stride;
-    const float* value = task.values + t * task.stride + column;
+    const float* key = task.keys + size_t{t} * task.key_dim;
+    const float* query = task.queries + size_t{t} * task.key_dim;
+    const float* value = task.values + t * task.value_stride + column;
     float* output = task.output + t * task.output_stride + column;
     const F32x16 decay = broadcast(task.decay[t * task.gate_stride]);
     const F32x16 rate = broadcast(task.rate[t * task.gate_stride]);
