@@ -59,7 +59,9 @@ std::vector<std::pair<uint32_t, double>> exact(const RouterOp& op, std::span<con
   auto best_of = [](const std::vector<double>& values, size_t count) {
     std::vector<uint32_t> order(values.size());
     std::iota(order.begin(), order.end(), 0u);
-    std::ranges::stable_sort(order, [&](uint32_t a, uint32_t b) { return values[a] > values[b]; });
+    std::ranges::sort(order, [&](uint32_t a, uint32_t b) {
+      return values[a] > values[b] || (values[a] == values[b] && a < b);
+    });
     order.resize(count);
     return order;
   };
