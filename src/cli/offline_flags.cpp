@@ -27,7 +27,7 @@ void add_logits(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command->add_option("--generate", options->generate, "Print so many greedy tokens instead of logits")
       ->type_name("N");
-  command->add_option("--kv", options->kv, "Type of the KV cache: f32 or f16")
+  command->add_option("--kv", options->kv, "Type of the KV cache: f32, f16 or q8")
       ->type_name("TYPE")
       ->capture_default_str();
   command->add_option("--isa", options->isa, "Kernels: portable, avx2 or avx512; default the fastest here")

@@ -53,14 +53,15 @@ enum class PanelType : uint8_t {
 };
 constexpr size_t kPanelTypeCount = 22;
 
-constexpr uint32_t kPanelRows = 16;        // outputs of a panel, one 32-bit lane each
-constexpr uint32_t kMaxTileRows = 8;       // activation rows computed together
-constexpr uint32_t kAttentionQueries = 8;  // query vectors computed together
-constexpr uint32_t kAttentionRun = 64;     // tokens of a softmax run; runs start at multiples of it
-constexpr uint32_t kLatentQueries = 16;    // query vectors computed together over latent rows, a lane each
-constexpr uint32_t kCacheBlock = 32;       // values of a q8 cache that share a scale
-constexpr uint32_t kMaxTaps = 32;          // of a short convolution
-constexpr uint32_t kDeltaColumns = 64;     // columns of a delta-rule state computed together
+constexpr uint32_t kPanelRows = 16;          // outputs of a panel, one 32-bit lane each
+constexpr uint32_t kMaxTileRows = 8;         // activation rows computed together
+constexpr uint32_t kAttentionQueries = 8;    // query vectors computed together
+constexpr uint32_t kAttentionRun = 64;       // tokens of a softmax run; runs start at multiples of it
+constexpr uint32_t kLatentQueries = 16;      // query vectors computed together over latent rows, a lane each
+constexpr uint32_t kMaxLatentValues = 4096;  // latent and rotated values of a token
+constexpr uint32_t kCacheBlock = 32;         // values of a q8 cache that share a scale
+constexpr uint32_t kMaxTaps = 32;            // of a short convolution
+constexpr uint32_t kDeltaColumns = 64;       // columns of a delta-rule state computed together
 
 // Bytes a row takes in prepared activations; `columns` is whole blocks.
 constexpr size_t prepared_row_bytes(ActivationFormat format, size_t columns) {

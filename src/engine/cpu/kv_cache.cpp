@@ -11,7 +11,7 @@
 namespace shoal::engine::cpu {
 namespace {
 
-constexpr uint32_t kMaxHeadDim = 4096;  // and the most of latent and rotated values together
+constexpr uint32_t kMaxHeadDim = 4096;
 
 size_t value_bytes_of(KvType type) {
   switch (type) {
@@ -36,7 +36,7 @@ Result<void> check_shape(const KvLayerShape& shape) {
     return fail(ErrorCode::unsupported,
                 fmt::format("a layer with {} kv heads of {} values", shape.kv_heads, shape.head_dim));
   }
-  if (latent && uint64_t{shape.latent_rank} + shape.latent_rope > kMaxHeadDim) {
+  if (latent && uint64_t{shape.latent_rank} + shape.latent_rope > kMaxLatentValues) {
     return fail(ErrorCode::unsupported, fmt::format("a layer with latent rows of {} and {} values",
                                                     shape.latent_rank, shape.latent_rope));
   }
@@ -167,7 +167,7 @@ void KvCache::append_latent(const Kernels& kernels, uint32_t layer_index, std::s
   uint8_t* row = page(pages[token / config_.page_tokens]) + layer.key_offset +
                  token % config_.page_tokens * layer.row_bytes;
   const size_t size = size_t{layer.latent_rank} + layer.latent_rope;
-  float values[kMaxHeadDim];
+  float values[kMaxLatentValues];
   std::memcpy(values, latent, layer.latent_rank * sizeof(float));
   if (layer.latent_rope != 0) {
     std::memcpy(values + layer.latent_rank, rotated, layer.latent_rope * sizeof(float));

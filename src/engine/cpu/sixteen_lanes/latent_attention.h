@@ -12,6 +12,7 @@ namespace shoal::engine::cpu {
 namespace {
 
 constexpr uint32_t kLanes = 16;
+constexpr uint32_t kMaxLatentBlocks = kMaxLatentValues / kCacheBlock;
 constexpr int kLatentTokens = kScoreGroups * 4;  // scored at once
 
 // Columns [begin, end), multiples of 16, of a row of the cache, as f32.
@@ -21,11 +22,15 @@ inline void expand_row(const LatentTask& task, const uint8_t* row, uint32_t begi
     for (uint32_t column = begin; column < end; column += kLanes, to += kLanes)
       store(to, Cache::load_values(row + column * Cache::kBytes));
   } else {
-    const uint8_t* scales = row + latent_row_values(task.latent_rank, task.rope_dim);
+    const uint8_t* stored = row + latent_row_values(task.latent_rank, task.rope_dim);
+    const size_t first = begin / kCacheBlock, count = cache_blocks(end) - first;
+    uint8_t halves[2 * kMaxLatentBlocks] = {};
+    float scales[kMaxLatentBlocks];
+    __builtin_memcpy(halves, stored + 2 * first, 2 * count);
+    for (size_t i = 0; i < count; i += kLanes) store(scales + i, load_f16(halves + 2 * i));
     for (uint32_t column = begin; column < end; column += kLanes, to += kLanes) {
-      uint8_t halves[32] = {};
-      __builtin_memcpy(halves, scales + 2 * size_t{column / kCacheBlock}, 2);
-      store(to, multiply(Cache::load_values(row + column), broadcast(first_lane(load_f16(halves)))));
+      const F32x16 scale = broadcast(scales[column / kCacheBlock - first]);
+      store(to, multiply(Cache::load_values(row + column), scale));
     }
   }
 }
