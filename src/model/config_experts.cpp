@@ -18,9 +18,14 @@ struct Stacks {
   std::string gate_up;         // [E, 2F, D]; then gate and up are not there
 };
 
-void name_stacks(MixtureSpec& mixture, uint64_t hidden_size, const Stacks& stacks) {
+// Of experts that the file does not hold, the first is named, for check_tensors to miss: a configuration
+// alone must not cost memory.
+void name_stacks(MixtureSpec& mixture, uint64_t hidden_size, const Checkpoint& checkpoint,
+                 const Stacks& stacks) {
   const uint32_t experts = mixture.router_op.expert_count, width = mixture.width;
-  for (uint32_t index = 0; index < experts; ++index) {
+  const formats::TensorInfo* down = checkpoint.find(stacks.down);
+  const bool is_there = down && !down->shape.empty() && down->shape.front() == experts;
+  for (uint32_t index = 0; index < (is_there ? experts : 1); ++index) {
     if (stacks.gate_up.empty()) {
       mixture.gate.push_back(stacked_matrix(stacks.gate, index, {experts, width, hidden_size}));
       mixture.up.push_back(stacked_matrix(stacks.up, index, {experts, width, hidden_size}));
@@ -34,7 +39,8 @@ void name_stacks(MixtureSpec& mixture, uint64_t hidden_size, const Stacks& stack
 }
 
 // `pattern` has a place for the number of the expert and one for the name of the matrix.
-void name_separate(MixtureSpec& mixture, std::string_view pattern, const ExpertNames& names) {
+void name_separate(MixtureSpec& mixture, std::string_view pattern, const Checkpoint& checkpoint,
+                   const ExpertNames& names) {
   const auto name = [&](uint32_t index, std::string_view matrix) {
     return TensorRef(
         fmt::format(fmt::runtime(pattern), fmt::arg("expert", index), fmt::arg("matrix", matrix)));
@@ -43,6 +49,7 @@ void name_separate(MixtureSpec& mixture, std::string_view pattern, const ExpertN
     mixture.gate.push_back(name(index, names.gate));
     mixture.up.push_back(name(index, names.up));
     mixture.down.push_back(name(index, names.down));
+    if (!checkpoint.find(mixture.down.back().name)) break;
   }
 }
 
@@ -67,7 +74,7 @@ void name_experts(MixtureSpec& mixture, const std::string& prefix, uint64_t hidd
                   const Checkpoint& checkpoint, const ExpertNames& names) {
   const std::string stack = prefix + "switch_mlp.";
   if (checkpoint.find(stack + "gate_proj.weight")) {
-    return name_stacks(mixture, hidden_size,
+    return name_stacks(mixture, hidden_size, checkpoint,
                        {.gate = stack + "gate_proj.weight",
                         .up = stack + "up_proj.weight",
                         .down = stack + "down_proj.weight",
@@ -77,10 +84,10 @@ void name_experts(MixtureSpec& mixture, const std::string& prefix, uint64_t hidd
     const std::string fused = prefix + "experts.gate_up_proj" + ending;
     if (!checkpoint.find(fused)) continue;
     return name_stacks(
-        mixture, hidden_size,
+        mixture, hidden_size, checkpoint,
         {.gate = "", .up = "", .down = prefix + "experts.down_proj" + ending, .gate_up = fused});
   }
-  name_separate(mixture, prefix + "experts.{expert}.{matrix}.weight", names);
+  name_separate(mixture, prefix + "experts.{expert}.{matrix}.weight", checkpoint, names);
 }
 
 void name_gguf_experts(MixtureSpec& mixture, const std::string& prefix, uint64_t hidden_size,
@@ -88,12 +95,12 @@ void name_gguf_experts(MixtureSpec& mixture, const std::string& prefix, uint64_t
   mixture.router = TensorRef(prefix + "ffn_gate_inp.weight");
   const std::string down = prefix + "ffn_down_exps.weight", fused = prefix + "ffn_gate_up_exps.weight";
   if (checkpoint.find(fused)) {
-    name_stacks(mixture, hidden_size, {.gate = "", .up = "", .down = down, .gate_up = fused});
+    name_stacks(mixture, hidden_size, checkpoint, {.gate = "", .up = "", .down = down, .gate_up = fused});
   } else if (checkpoint.find(prefix + "ffn_gate.0.weight")) {
-    name_separate(mixture, prefix + "ffn_{matrix}.{expert}.weight",
+    name_separate(mixture, prefix + "ffn_{matrix}.{expert}.weight", checkpoint,
                   {.gate = "gate", .up = "up", .down = "down"});
   } else {
-    name_stacks(mixture, hidden_size,
+    name_stacks(mixture, hidden_size, checkpoint,
                 {.gate = prefix + "ffn_gate_exps.weight",
                  .up = prefix + "ffn_up_exps.weight",
                  .down = down,

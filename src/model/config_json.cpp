@@ -30,9 +30,9 @@ Result<uint32_t> read_head_dim(Fields& fields, const Sizes& sizes, const SizeDef
 
 Result<uint32_t> read_count(Fields& fields, std::string_view name, uint64_t maximum,
                             std::optional<uint32_t> absent) {
-  return absent
-             ? fields.get_count(name, maximum).transform([&](auto count) { return count.value_or(*absent); })
-             : fields.require_count(name, maximum);
+  if (!absent) return fields.require_count(name, maximum);
+  SHOAL_TRY(const auto count, fields.get_count(name, maximum));
+  return count.value_or(*absent);
 }
 
 }  // namespace

@@ -14,7 +14,9 @@ namespace {
 
 using formats::Checkpoint;
 
-const std::array kArchitectures = {&kLlama, &kQwen3};
+const std::array kArchitectures = {
+    &kGemma2,   &kGemma3,       &kGemma3Multimodal, &kLlama, &kMinistral, &kMinistral3, &kMistral,
+    &kMistral3, &kMistral3Gguf, &kMixtral,          &kPhi3,  &kQwen2,     &kQwen3,      &kQwen3Moe};
 
 // The names of one kind, for an error's hint.
 std::string known_names(std::string_view Architecture::* kind) {
@@ -41,7 +43,8 @@ Result<DecoderSpec> read_from_config(const JsonObject& config, const Checkpoint&
             find_architecture("config.json: 'model_type'", *name, &Architecture::model_type));
   Fields fields(config, *name);
   SHOAL_TRY(const std::vector<std::string> classes, fields.get_texts("architectures"));
-  if (!classes.empty() && classes.front() != architecture->class_name) {
+  if (!classes.empty() && classes.front() != architecture->class_name &&
+      classes.front() != architecture->other_class_name) {
     return fail(ErrorCode::unsupported,
                 fmt::format("config.json: 'architectures' is {}, only {} is supported for {}",
                             formats::quote(classes.front()), architecture->class_name, *name));

@@ -22,9 +22,22 @@ struct Architecture {
   std::string_view gguf_name;   // general.architecture; empty: not in this format
   Result<DecoderSpec> (*read_config)(Fields& fields, const formats::Checkpoint& checkpoint);
   Result<DecoderSpec> (*read_gguf)(Metadata& metadata);
+  std::string_view other_class_name = {};  // is right too
 };
 
+extern const Architecture kGemma2;
+extern const Architecture kGemma3;
+extern const Architecture kGemma3Multimodal;
 extern const Architecture kLlama;
+extern const Architecture kMinistral;
+extern const Architecture kMinistral3;
+extern const Architecture kMistral;
+extern const Architecture kMistral3;
+extern const Architecture kMistral3Gguf;
+extern const Architecture kMixtral;
+extern const Architecture kPhi3;
+extern const Architecture kQwen2;
 extern const Architecture kQwen3;
+extern const Architecture kQwen3Moe;
 
 }  // namespace shoal::model

@@ -17,8 +17,7 @@ Result<DecoderSpec> read_config(Fields& fields, const formats::Checkpoint&) {
   SHOAL_TRY(const engine::Activation activation, read_activation(fields));
   SHOAL_TRY(const bool tied, fields.get_flag("tie_word_embeddings", false));
   SHOAL_TRY(const bool biases, fields.get_flag("attention_bias", false));
-  SHOAL_TRY_VOID(fields.expect_flag("use_sliding_window", false));
-  fields.get("sliding_window");  // stated, and switched off
+  SHOAL_TRY(const std::vector<uint32_t> windows, read_qwen_windows(fields, sizes.layers, true));
   DecoderSpec spec = make_spec(fields.architecture(), sizes);
   name_model(spec, tied);
   for (uint32_t i = 0; i < sizes.layers; ++i) {
@@ -27,6 +26,7 @@ Result<DecoderSpec> read_config(Fields& fields, const formats::Checkpoint&) {
     name_layer_norms(layer, prefix);
     AttentionSpec attention = make_attention(sizes, rope);
     name_attention(attention, prefix, biases, biases);
+    attention.window = windows[i];
     attention.query_norm = TensorRef(prefix + "self_attn.q_norm.weight");
     attention.key_norm = TensorRef(prefix + "self_attn.k_norm.weight");
     layer.mixer = std::move(attention);
