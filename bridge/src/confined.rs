@@ -15,7 +15,10 @@ use std::time::Duration;
 
 // Recursion allocates as it goes, but not at every level: the rest of the stack is for the levels in between.
 const STACK_BYTES: usize = 256 << 20;
-const USABLE_STACK_BYTES: usize = 128 << 20;
+const USABLE_STACK_BYTES: usize = 64 << 20;
+// Blocks worth giving back; a hostile template holds few of them, since they are large.
+const LARGE_BYTES: usize = 1 << 20;
+const LARGE_BLOCKS: usize = 64;
 
 pub enum Overrun {
     Memory,
@@ -35,6 +38,68 @@ thread_local! {
     static HELD_BYTES: Cell<isize> = const { Cell::new(0) };
     static GUARD: Cell<*const Guard> = const { Cell::new(std::ptr::null()) };
     static STACK_BASE: Cell<usize> = const { Cell::new(0) };
+    static LARGE: Cell<[Block; LARGE_BLOCKS]> = const { Cell::new([(0, 0); LARGE_BLOCKS]) };
+}
+
+/// Address and bytes.
+type Block = (usize, usize);
+
+fn is_confined() -> bool {
+    GUARD.try_with(Cell::get).is_ok_and(|guard| !guard.is_null())
+}
+
+/// Replaces the first `from` in the list of large blocks.
+fn note_large(from: usize, to: Block) {
+    LARGE.with(|large| {
+        let mut blocks = large.get();
+        if let Some(block) = blocks.iter_mut().find(|block| block.0 == from) {
+            *block = to;
+            large.set(blocks);
+        }
+    });
+}
+
+fn note_allocation(pointer: *mut u8, bytes: usize) -> *mut u8 {
+    if bytes >= LARGE_BYTES && !pointer.is_null() && is_confined() {
+        note_large(0, (pointer as usize, bytes));
+    }
+    pointer
+}
+
+fn note_free(pointer: *mut u8, bytes: usize) {
+    if bytes >= LARGE_BYTES && is_confined() {
+        note_large(pointer as usize, (0, 0));
+    }
+}
+
+/// Gives the whole pages between two addresses back to the system; they read as zeros afterwards.
+#[cfg(target_os = "linux")]
+fn give_back(from: usize, to: usize) {
+    extern "C" {
+        fn madvise(address: *mut std::ffi::c_void, bytes: usize, advice: std::ffi::c_int) -> std::ffi::c_int;
+    }
+    const PAGE_BYTES: usize = 64 << 10; // the largest page of any system we run on
+    const MADV_DONTNEED: std::ffi::c_int = 4;
+    let (from, to) = (from.next_multiple_of(PAGE_BYTES), to / PAGE_BYTES * PAGE_BYTES);
+    if from < to {
+        unsafe { madvise(from as *mut std::ffi::c_void, to - from, MADV_DONTNEED) };
+    }
+}
+#[cfg(not(target_os = "linux"))]
+fn give_back(_from: usize, _to: usize) {}
+
+/// For a thread that will never return to its callers. Their frames lie between here and the base of its stack.
+fn give_back_everything() {
+    const OWN_FRAMES_BYTES: usize = 256 << 10;
+    let blocks = LARGE.with(Cell::get);
+    for (address, bytes) in blocks.into_iter().filter(|block| block.0 != 0) {
+        give_back(address, address + bytes);
+    }
+    let base = STACK_BASE.with(Cell::get);
+    give_back(
+        stack_address() + OWN_FRAMES_BYTES,
+        base.saturating_sub(OWN_FRAMES_BYTES),
+    );
 }
 
 fn stack_address() -> usize {
@@ -65,6 +130,7 @@ fn count(bytes: isize) {
         if over_budget || over_stack {
             (guard.over_budget)();
         }
+        give_back_everything();
         loop {
             std::thread::park();
         }
@@ -74,22 +140,27 @@ fn count(bytes: isize) {
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        System.alloc(layout)
+        note_allocation(System.alloc(layout), layout.size())
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        System.alloc_zeroed(layout)
+        note_allocation(System.alloc_zeroed(layout), layout.size())
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        note_free(pointer, layout.size());
         System.dealloc(pointer, layout);
         count(-(layout.size() as isize));
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // While it is copied, both may exist.
         count(new_size as isize);
+        note_free(pointer, layout.size());
         let moved = System.realloc(pointer, layout, new_size);
+        if moved.is_null() {
+            note_allocation(pointer, layout.size());
+        }
         count(-(layout.size() as isize));
-        moved
+        note_allocation(moved, new_size)
     }
 }
 
@@ -129,7 +200,7 @@ fn silence_faults() {
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |fault| {
-            if GUARD.try_with(Cell::get).is_ok_and(|guard| guard.is_null()) {
+            if !is_confined() {
                 usual(fault);
             }
         }));

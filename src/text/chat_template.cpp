@@ -54,7 +54,7 @@ JsonArray without_null_members(const JsonArray& messages) {
 Result<> read_config_templates(const JsonObject& config, std::string& text,
                                std::optional<std::string>& tool_text) {
   const Json* value = find(config, "chat_template");
-  if (value == nullptr) return {};
+  if (value == nullptr || value->is_null()) return {};
   const JsonArray* list = value->if_array();
   if (list == nullptr) {
     SHOAL_TRY(text, require_string(config, "chat_template"));
@@ -83,6 +83,14 @@ Result<ChatTemplate::Source> source_beside(const formats::Checkpoint& checkpoint
   if (file.error().code != ErrorCode::not_found) return std::unexpected(std::move(file).error());
   SHOAL_TRY(JsonObject config, read_tokenizer_config(checkpoint));
   SHOAL_TRY_VOID(read_config_templates(config, source.text, source.tool_text));
+  if (!source.text.empty() || source.tool_text.has_value()) return source;
+  auto json = checkpoint.read_sibling("chat_template.json", limits::kMaxConfigBytes);
+  if (json.has_value()) {
+    SHOAL_TRY(JsonObject object, parse_json_object(*json, "chat_template.json"));
+    SHOAL_TRY_VOID(read_config_templates(object, source.text, source.tool_text));
+  } else if (json.error().code != ErrorCode::not_found) {
+    return std::unexpected(std::move(json).error());
+  }
   return source;
 }
 
@@ -128,6 +136,8 @@ Result<ChatTemplate> ChatTemplate::from_checkpoint(const formats::Checkpoint& ch
   }
   source.bos_token = std::move(names.bos);
   source.eos_token = std::move(names.eos);
+  source.unk_token = std::move(names.unk);
+  source.pad_token = std::move(names.pad);
   return open(std::move(source));
 }
 
@@ -137,8 +147,13 @@ Result<std::string> ChatTemplate::render(const ChatInput& input) const {
                                                        input.messages.size(), limits::kMaxMessages));
   }
   JsonObject variables;
-  if (state_->source.bos_token.has_value()) variables["bos_token"] = *state_->source.bos_token;
-  if (state_->source.eos_token.has_value()) variables["eos_token"] = *state_->source.eos_token;
+  const Source& source = state_->source;
+  for (const auto& [name, token] : {std::pair("bos_token", &source.bos_token),
+                                    {"eos_token", &source.eos_token},
+                                    {"unk_token", &source.unk_token},
+                                    {"pad_token", &source.pad_token}}) {
+    if (token->has_value()) variables[name] = **token;
+  }
   for (const auto& [name, value] : input.variables) variables[name] = value;
   variables["messages"] = without_null_members(input.messages);
   variables["tools"] = input.tools;

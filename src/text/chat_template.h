@@ -22,7 +22,7 @@ namespace shoal::text {
 
 // Held at once by one rendering, and how long it may take: bounds against hostile templates, far from any
 // honest one.
-inline constexpr uint64_t kTemplateMemoryBytes = 256ULL << 20;
+inline constexpr uint64_t kTemplateMemoryBytes = 128ULL << 20;
 inline constexpr uint64_t kTemplateTimeMs = 4'000;
 
 struct ChatInput {
@@ -30,7 +30,7 @@ struct ChatInput {
   Json tools = nullptr;  // an array of tool definitions, or null
   bool add_generation_prompt = true;
   JsonObject variables = {};  // further template variables, such as enable_thinking; these win over bos_token
-                              // and eos_token
+                              // and its like
   int64_t unix_seconds = shoal::unix_seconds();  // what strftime_now shows
 };
 
@@ -42,12 +42,14 @@ class ChatTemplate {
     std::optional<std::string> tool_text = std::nullopt;
     std::optional<std::string> bos_token = std::nullopt;
     std::optional<std::string> eos_token = std::nullopt;
+    std::optional<std::string> unk_token = std::nullopt;
+    std::optional<std::string> pad_token = std::nullopt;
   };
 
   static Result<ChatTemplate> open(Source source);
   // chat_template.jinja beside the weights, else "chat_template" of tokenizer_config.json (a string, or a
-  // list of {name, template}), or tokenizer.chat_template of the GGUF header; not_found when the model has
-  // none.
+  // list of {name, template}) or of chat_template.json; in a GGUF header tokenizer.chat_template, and
+  // tokenizer.chat_template.tool_use for chats with tools. not_found when the model has none.
   static Result<ChatTemplate> from_checkpoint(const formats::Checkpoint& checkpoint);
 
   // Members of messages whose value is null are dropped first. invalid_argument when the template refuses the

@@ -1,5 +1,7 @@
 #include "text/chat_template.h"
 
+#include <cstdlib>
+#include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -112,6 +114,56 @@ TEST(ChatTemplate, ToolChatsUseTheToolTemplate) {
   EXPECT_EQ(chat.render({.messages = {}}), "plain <s>");
   EXPECT_EQ(chat.render({.messages = {}, .tools = JsonArray()}), "plain <s>");
   EXPECT_EQ(chat.render({.messages = {}, .tools = JsonArray{JsonObject()}}), "tools");
+}
+
+// A directory with one weight and the given files.
+class ModelDirectory : public ::testing::Test {
+ protected:
+  formats::Checkpoint with(const std::vector<std::pair<std::string, std::string>>& files) {
+    for (const char* name : {"config.json", "model.safetensors"}) {
+      std::filesystem::copy_file(fixture("models/llama_tied") / name, directory_ / name);
+    }
+    for (const auto& [name, text] : files) std::ofstream(directory_ / name) << text;
+    return testing::open_checkpoint(directory_);
+  }
+  Result<std::string> rendered(const formats::Checkpoint& checkpoint, Json tools = nullptr) {
+    SHOAL_TRY(ChatTemplate chat, ChatTemplate::from_checkpoint(checkpoint));
+    return chat.render({.messages = {}, .tools = std::move(tools)});
+  }
+  ~ModelDirectory() override { std::filesystem::remove_all(directory_); }
+
+  std::filesystem::path directory_ = [] {
+    std::string path = (std::filesystem::temp_directory_path() / "shoal-template-XXXXXX").string();
+    return std::filesystem::path(mkdtemp(path.data()));
+  }();
+};
+
+TEST_F(ModelDirectory, TemplateFileWinsOverTheConfig) {
+  const auto checkpoint =
+      with({{"chat_template.jinja", "file {{ bos_token }}{{ unk_token }}{{ pad_token is defined }}"},
+            {"tokenizer_config.json", R"({"chat_template": "config", "bos_token": {"content": "<s>"}})"},
+            {"special_tokens_map.json", R"({"bos_token": "<other>", "unk_token": "<unk>"})"}});
+  EXPECT_EQ(rendered(checkpoint), "file <s><unk>False");
+}
+
+TEST_F(ModelDirectory, NamedTemplatesAreChosenByTheTools) {
+  const auto checkpoint = with({{"tokenizer_config.json", R"({"chat_template": [
+      {"name": "tool_use", "template": "with tools"}, {"name": "default", "template": "plain"},
+      {"name": "rag", "template": "{% broken"}]})"}});
+  EXPECT_EQ(rendered(checkpoint), "plain");
+  EXPECT_EQ(rendered(checkpoint, JsonArray{JsonObject()}), "with tools");
+}
+
+TEST_F(ModelDirectory, ProcessorsTemplateIsTheLastToBeAsked) {
+  const auto checkpoint = with({{"tokenizer_config.json", R"({"chat_template": null})"},
+                                {"chat_template.json", R"({"chat_template": "of the processor"})"}});
+  EXPECT_EQ(rendered(checkpoint), "of the processor");
+}
+
+TEST_F(ModelDirectory, WithoutATemplateIsNotFound) {
+  const auto missing = rendered(with({}));
+  ASSERT_FALSE(missing.has_value());
+  EXPECT_EQ(missing.error().code, ErrorCode::not_found);
 }
 
 TEST(ChatTemplate, BrokenTemplatesNameTheLine) {

@@ -28,22 +28,30 @@ Result<std::optional<std::string>> token_name(const formats::GgufMetadata& metad
   return (*tokens)[static_cast<size_t>(*id)];
 }
 
-}  // namespace
-
-Result<JsonObject> read_tokenizer_config(const formats::Checkpoint& checkpoint) {
-  auto text = checkpoint.read_sibling("tokenizer_config.json", limits::kMaxConfigBytes);
+Result<JsonObject> read_object(const formats::Checkpoint& checkpoint, std::string_view file) {
+  auto text = checkpoint.read_sibling(file, limits::kMaxConfigBytes);
   if (!text.has_value()) {
     if (text.error().code == ErrorCode::not_found) return JsonObject();
     return std::unexpected(std::move(text).error());
   }
-  return parse_json_object(*text, "tokenizer_config.json");
+  return parse_json_object(*text, file);
+}
+
+}  // namespace
+
+Result<JsonObject> read_tokenizer_config(const formats::Checkpoint& checkpoint) {
+  return read_object(checkpoint, "tokenizer_config.json");
 }
 
 Result<SpecialNames> special_names_beside(const formats::Checkpoint& checkpoint) {
   SHOAL_TRY(JsonObject config, read_tokenizer_config(checkpoint));
+  SHOAL_TRY(JsonObject map, read_object(checkpoint, "special_tokens_map.json"));
+  for (const auto& [name, value] : map) config.emplace(name, value);
   SpecialNames names;
   SHOAL_TRY(names.bos, token_name(config, "bos_token"));
   SHOAL_TRY(names.eos, token_name(config, "eos_token"));
+  SHOAL_TRY(names.unk, token_name(config, "unk_token"));
+  SHOAL_TRY(names.pad, token_name(config, "pad_token"));
   return names;
 }
 
@@ -51,6 +59,8 @@ Result<SpecialNames> special_names_from_gguf(const formats::GgufMetadata& metada
   SpecialNames names;
   SHOAL_TRY(names.bos, token_name(metadata, "tokenizer.ggml.bos_token_id"));
   SHOAL_TRY(names.eos, token_name(metadata, "tokenizer.ggml.eos_token_id"));
+  SHOAL_TRY(names.unk, token_name(metadata, "tokenizer.ggml.unknown_token_id"));
+  SHOAL_TRY(names.pad, token_name(metadata, "tokenizer.ggml.padding_token_id"));
   return names;
 }
 

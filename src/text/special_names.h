@@ -1,4 +1,5 @@
-// What a model's files call its bos and eos tokens: tokenizer_config.json beside safetensors, ids in a GGUF
+// What a model's files call its bos, eos, unk and pad tokens, which templates see as variables:
+// tokenizer_config.json beside safetensors (special_tokens_map.json where that says nothing), ids in a GGUF
 // header. Private to this room.
 #pragma once
 
@@ -11,11 +12,13 @@
 namespace shoal::text {
 
 struct SpecialNames {
-  std::optional<std::string> bos;
-  std::optional<std::string> eos;
+  std::optional<std::string> bos = std::nullopt;
+  std::optional<std::string> eos = std::nullopt;
+  std::optional<std::string> unk = std::nullopt;
+  std::optional<std::string> pad = std::nullopt;
 };
 
-// An absent tokenizer_config.json names none; a malformed one is an Error.
+// Absent files name none; a malformed one is an Error.
 Result<SpecialNames> special_names_beside(const formats::Checkpoint& checkpoint);
 // An id outside the list of tokens is an Error.
 Result<SpecialNames> special_names_from_gguf(const formats::GgufMetadata& metadata);
