@@ -8,44 +8,46 @@ namespace shoal::serving {
 namespace {
 
 constexpr uint64_t kProcessBytes = 48 * limits::kMiB;  // code, allocator, thread stacks, frame buffers
-constexpr uint64_t kStepRows = 512 + limits::kMaxActiveSequences;
-constexpr uint64_t kTensorsPerRow = 8;  // alive at once in a layer, of the widest kind
 constexpr uint32_t kUsualContext = 16384;
 constexpr uint32_t kLeastContext = 2048;
 constexpr uint32_t kUsualConcurrency = 4;
+// Conversations are mostly shorter than the context that is held for them, so more of them share it; but a
+// recurrent state is of one size however short its sequence is.
+constexpr uint32_t kStateSlotsPerConversation = 4;
 
-// Bytes of one value; q8 has a 16-bit scale for 32 values.
-double bytes_per_value(engine::KvType type) {
+uint64_t overhead_bytes(const ModelCard& card) {
+  const uint64_t logits = limits::kMaxActiveSequences * uint64_t{card.vocabulary_size} * sizeof(float);
+  return kProcessBytes + card.scratch_bytes + logits;
+}
+
+}  // namespace
+
+double kv_bytes_per_value(engine::KvType type) {
   switch (type) {
     case engine::KvType::f32:
       return 4;
     case engine::KvType::f16:
       return 2;
     case engine::KvType::q8:
-      return 34.0 / 32;
+      return 34.0 / 32;  // a 16-bit scale for 32 values
   }
   return 4;
 }
-
-uint64_t overhead_bytes(const ModelCard& card) {
-  const uint64_t activations = kStepRows * kTensorsPerRow * card.widest_layer * sizeof(float);
-  const uint64_t logits = limits::kMaxActiveSequences * uint64_t{card.vocabulary_size} * sizeof(float);
-  return kProcessBytes + activations + logits;
-}
-
-}  // namespace
 
 planner::ModelDemand model_demand(const ModelCard& card, engine::KvType kv_type) {
   planner::ModelDemand demand;
   demand.name = card.stored.name;
   for (const model::LayerCost& layer : card.cost.layers) {
-    const double kv_bytes = static_cast<double>(layer.kv_values_per_token) * bytes_per_value(kv_type);
+    const double kv_bytes = static_cast<double>(layer.kv_values_per_token) * kv_bytes_per_value(kv_type);
     demand.layers.push_back({.weight_bytes = layer.weight_bytes,
                              .kv_bytes_per_token = static_cast<uint64_t>(kv_bytes + 0.5),
-                             .flops_per_token = layer.flops_per_token});
+                             .flops_per_token = layer.flops_per_token,
+                             .active_bytes = layer.active_bytes,
+                             .state_bytes_per_sequence = layer.state_bytes});
   }
   demand.embedding_bytes = card.cost.embedding_bytes;
   demand.head_bytes = card.cost.head_bytes;
+  demand.tied_embedding = card.tied;
   demand.head_flops_per_token = card.cost.head_flops_per_token;
   demand.hidden_bytes_per_token = uint64_t{card.hidden_size} * sizeof(float);
   demand.overhead_bytes_per_stage = overhead_bytes(card);
@@ -60,6 +62,7 @@ std::vector<planner::PlanOptions> plan_attempts(const ModelCard& card, std::opti
     planner::PlanOptions options;
     options.context_tokens = context;
     options.concurrency = concurrency;
+    if (card.recurrent) options.state_slots = concurrency * kStateSlotsPerConversation;
     options.minimum_nodes = std::max(1u, minimum_nodes);
     attempts.push_back(options);
   };

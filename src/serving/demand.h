@@ -10,6 +10,9 @@
 
 namespace shoal::serving {
 
+// Of keys and values as an engine holds them.
+double kv_bytes_per_value(engine::KvType type);
+
 // Rows of KV are held in `kv_type`; a stage's overhead covers its process, a step's activations and buffers.
 planner::ModelDemand model_demand(const ModelCard& card, engine::KvType kv_type);
 

@@ -2,20 +2,24 @@
 
 #include <algorithm>
 
+#include "base/limits.h"
 #include "formats/checkpoint.h"
+#include "serving/step_scratch.h"
 
 namespace shoal::serving {
 namespace {
 
-uint32_t widest_layer(const model::DecoderSpec& spec) {
-  uint32_t widest = spec.hidden_size;
+constexpr uint64_t kStepRows = 512 + limits::kMaxActiveSequences;  // a full step of the scheduler
+
+uint32_t long_after_tokens(const model::DecoderSpec& spec) {
+  uint32_t tokens = 0;
   for (const model::LayerSpec& layer : spec.layers) {
-    if (const auto* attention = std::get_if<model::AttentionSpec>(&layer.mixer))
-      widest = std::max(widest, (attention->query_heads + 2 * attention->kv_heads) * attention->head_dim);
-    if (const auto* dense = std::get_if<model::DenseSpec>(&layer.feed_forward))
-      widest = std::max(widest, dense->width);
+    const model::RopeSpec* rope = nullptr;
+    if (const auto* attention = std::get_if<model::AttentionSpec>(&layer.mixer)) rope = &attention->rope;
+    if (const auto* latent = std::get_if<model::LatentAttentionSpec>(&layer.mixer)) rope = &latent->rope;
+    if (rope != nullptr && !rope->long_inverse_frequencies.empty()) tokens = rope->long_after_tokens;
   }
-  return widest;
+  return tokens;
 }
 
 }  // namespace
@@ -30,7 +34,10 @@ Result<std::shared_ptr<const ModelCard>> read_model_card(const hub::StoredModel&
                                                     .hidden_size = spec.hidden_size,
                                                     .vocabulary_size = spec.vocabulary_size,
                                                     .context_tokens = spec.context_tokens,
-                                                    .widest_layer = widest_layer(spec),
+                                                    .scratch_bytes = step_scratch_bytes(spec, kStepRows),
+                                                    .long_after_tokens = long_after_tokens(spec),
+                                                    .recurrent = model::has_recurrent_layers(spec),
+                                                    .tied = spec.tied(),
                                                     .cost = std::move(cost),
                                                     .stop_ids = model::end_of_sequence_ids(checkpoint),
                                                     .tokenizer = std::move(tokenizer),

@@ -18,9 +18,12 @@ struct ModelCard {
   hub::StoredModel stored;
   uint32_t layer_count = 0;
   uint32_t hidden_size = 0;
-  uint32_t vocabulary_size = 0;  // rows of the embedding: token ids must be below
-  uint32_t context_tokens = 0;   // the longest the model was made for
-  uint32_t widest_layer = 0;     // the largest feed-forward or attention width, for scratch
+  uint32_t vocabulary_size = 0;    // rows of the embedding: token ids must be below
+  uint32_t context_tokens = 0;     // the longest the model was made for
+  uint64_t scratch_bytes = 0;      // of the largest step's activations, in any stage
+  uint32_t long_after_tokens = 0;  // longer prompts are computed with other rotary frequencies; 0: none are
+  bool recurrent = false;          // some layers keep a state per sequence
+  bool tied = false;               // the head is the embedding
   model::ModelCost cost;
   std::vector<int32_t> stop_ids;  // end-of-sequence tokens
   text::Tokenizer tokenizer;

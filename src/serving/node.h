@@ -136,7 +136,7 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<cluster::Cluster> cluster_;
   std::map<std::string, std::unique_ptr<InstanceOwner>, std::less<>> owners_;  // by instance
-  std::map<std::string, uint32_t> vocabularies_;  // by instance, of those with workers here
+  std::map<std::string, OwnedModel> models_here_;  // by instance, of those with workers here
   std::map<std::string, std::function<void(const cluster::NodeId&, ByteView)>, std::less<>> topics_;
   std::map<std::string, std::vector<InstanceCallback>> waiting_for_instance_;  // by instance
   std::map<std::string, std::vector<InstanceCallback>> placing_;  // by model digest, for requests

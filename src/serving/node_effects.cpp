@@ -28,7 +28,14 @@ void Node::launch(const cluster::InstanceFact& instance, uint32_t rank, const Mo
                                 fmt::format("stage {} of '{}' is layers {} to {} of {}", rank, instance.id,
                                             stage.first_layer, stage.end_layer, card.layer_count),
                                 ""});
-  vocabularies_[instance.id] = card.vocabulary_size;
+  if (card.recurrent != (instance.state_slots > 0))
+    return workers_->fail(
+        key, {ErrorCode::unsupported,
+              fmt::format("'{}' was placed by a node that {} its layers' recurrent states", instance.model,
+                          card.recurrent ? "does not know of" : "wrongly knows of"),
+              "run the same version of shoal on every node"});
+  models_here_[instance.id] = {.vocabulary_size = card.vocabulary_size,
+                               .long_after_tokens = card.long_after_tokens};
   const auto rank_count = static_cast<uint32_t>(instance.stages.size());
   workers_->start(key,
                   {.model_path = card.stored.path.string(),
@@ -39,7 +46,8 @@ void Node::launch(const cluster::InstanceFact& instance, uint32_t rank, const Mo
                    .shard = {},
                    .kv = {.type = options_.kv_type,
                           .page_tokens = instance.kv_page_tokens,
-                          .page_count = instance.kv_page_count},
+                          .page_count = instance.kv_page_count,
+                          .state_slots = instance.state_slots},
                    .threads = options_.threads,
                    .isa = options_.isa,
                    .instance = instance.id,
@@ -73,7 +81,7 @@ void Node::instance_up(const cluster::InstanceFact& instance) {
   }
   const RankKey first{instance.id, instance.epoch, 0};
   owners_[instance.id] = std::make_unique<InstanceOwner>(
-      instance, vocabularies_[instance.id], clock_,
+      instance, models_here_[instance.id], clock_,
       InstanceOwner::Ports{
           .submit_step = [this, first](const runtime::Step& step) { workers_->submit(first, step); },
           .send = [this](const cluster::NodeId& receiver, std::string_view topic,
@@ -96,7 +104,7 @@ void Node::instance_changed(const std::string& instance, const cluster::Instance
   gateway_->instance_changed(instance, fact, why);
   if (fact == nullptr) {
     figures_.erase(instance);
-    vocabularies_.erase(instance);
+    models_here_.erase(instance);
   }
   if (fact != nullptr && fact->state == cluster::InstanceState::loading) return;
   if (fact != nullptr && fact->state == cluster::InstanceState::ready)

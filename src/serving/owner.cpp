@@ -8,13 +8,18 @@
 namespace shoal::serving {
 namespace {
 
-scheduler::SchedulerOptions scheduler_options(const cluster::InstanceFact& instance) {
+scheduler::SchedulerOptions scheduler_options(const cluster::InstanceFact& instance,
+                                              const OwnedModel& model) {
   scheduler::SchedulerOptions options;
   options.epoch = instance.epoch;
   options.context_tokens = instance.context_tokens;
   options.page_tokens = std::max(1u, instance.kv_page_tokens);
   options.page_count = instance.kv_page_count;
   options.maximum_in_flight = std::max<uint32_t>(1, static_cast<uint32_t>(instance.stages.size()));
+  options.recurrent = instance.state_slots > 0;
+  if (options.recurrent)
+    options.maximum_active = std::min<size_t>(options.maximum_active, instance.state_slots);
+  options.long_after_tokens = model.long_after_tokens;
   return options;
 }
 
@@ -25,13 +30,13 @@ double smooth(double average, double seen) {
 
 }  // namespace
 
-InstanceOwner::InstanceOwner(const cluster::InstanceFact& instance, uint32_t vocabulary_size,
+InstanceOwner::InstanceOwner(const cluster::InstanceFact& instance, const OwnedModel& model,
                              const Clock& clock, Ports ports)
     : instance_(instance),
-      vocabulary_size_(vocabulary_size),
+      model_(model),
       clock_(clock),
       ports_(std::move(ports)),
-      scheduler_(scheduler_options(instance)) {}
+      scheduler_(scheduler_options(instance, model)) {}
 
 void InstanceOwner::submit(const cluster::NodeId& gateway, SubmitMessage message) {
   const RequestId request = message.request;
@@ -46,14 +51,14 @@ void InstanceOwner::submit(const cluster::NodeId& gateway, SubmitMessage message
   if (by_key_.contains(key)) return ports_.send(gateway, kAcceptTopic, accepted);  // told twice
   if (ended_.contains(key)) return;                                                // and late
   const auto outside = [this](int32_t token) {
-    return token < 0 || static_cast<uint32_t>(token) >= vocabulary_size_;
+    return token < 0 || static_cast<uint32_t>(token) >= model_.vocabulary_size;
   };
   for (const std::vector<int32_t>* tokens : {&message.prompt, &message.committed})
     if (const auto wrong = std::ranges::find_if(*tokens, outside); wrong != tokens->end())
       return refuse(
           gateway, message.epoch, request,
           {ErrorCode::invalid_argument,
-           fmt::format("token id {} is outside the vocabulary of {}", *wrong, vocabulary_size_), ""});
+           fmt::format("token id {} is outside the vocabulary of {}", *wrong, model_.vocabulary_size), ""});
 
   const scheduler::SequenceId id = next_sequence_++;
   const auto committed = static_cast<uint32_t>(message.committed.size());

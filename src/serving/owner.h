@@ -18,6 +18,12 @@ namespace shoal::serving {
 using Send =
     std::function<void(const cluster::NodeId& receiver, std::string_view topic, const Bytes& payload)>;
 
+// What the owner has to know of its model; the instance's fact says the rest.
+struct OwnedModel {
+  uint32_t vocabulary_size = 0;    // bounds the token ids that may reach the worker
+  uint32_t long_after_tokens = 0;  // see ModelCard
+};
+
 class InstanceOwner {
  public:
   struct Ports {
@@ -29,8 +35,7 @@ class InstanceOwner {
     std::vector<double> stage_milliseconds;  // compute of a step, recent
   };
 
-  // `vocabulary_size` bounds the token ids that may reach the worker.
-  InstanceOwner(const cluster::InstanceFact& instance, uint32_t vocabulary_size, const Clock& clock,
+  InstanceOwner(const cluster::InstanceFact& instance, const OwnedModel& model, const Clock& clock,
                 Ports ports);
 
   void submit(const cluster::NodeId& gateway, SubmitMessage message);
@@ -61,7 +66,7 @@ class InstanceOwner {
   void learn(const runtime::StepResult& result);
 
   cluster::InstanceFact instance_;
-  uint32_t vocabulary_size_;
+  OwnedModel model_;
   const Clock& clock_;
   Ports ports_;
   scheduler::Scheduler scheduler_;

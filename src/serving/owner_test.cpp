@@ -16,14 +16,15 @@ constexpr uint32_t kVocabulary = 50;
 // An owner with two stages, its worker, and what gateways hear.
 class Owned {
  public:
-  Owned()
-      : owner(instance(), kVocabulary, clock,
+  explicit Owned(uint32_t state_slots = 0, uint32_t long_after_tokens = 0)
+      : owner(instance(state_slots), {.vocabulary_size = kVocabulary, .long_after_tokens = long_after_tokens},
+              clock,
               {.submit_step = [this](const runtime::Step& step) { results.push_back(world.run(step)); },
                .send = [this](const cluster::NodeId& receiver, std::string_view topic,
                               const Bytes& payload) { hear(receiver, topic, payload); }}),
-        world(4, 64, kVocabulary) {}
+        world(4, 64, kVocabulary, {}, {.state_slots = state_slots, .long_after_tokens = long_after_tokens}) {}
 
-  static cluster::InstanceFact instance() {
+  static cluster::InstanceFact instance(uint32_t state_slots) {
     cluster::InstanceFact fact;
     fact.id = "i";
     fact.epoch = 2;
@@ -31,6 +32,7 @@ class Owned {
     fact.context_tokens = 100;
     fact.kv_page_tokens = 4;
     fact.kv_page_count = 64;
+    fact.state_slots = state_slots;
     return fact;
   }
   static SubmitMessage request(RequestId id, uint32_t maximum_tokens = 3) {
@@ -101,6 +103,28 @@ TEST(InstanceOwner, ARequestToldTwiceRunsOnce) {
   owned.owner.submit("a", Owned::request(1));
   owned.finish();
   EXPECT_EQ((owned.tokens[{"a", 1}].size()), 3u) << "told again after its end";
+}
+
+// The world counts the sequences it knows, and sees to it that each continues its own state.
+TEST(InstanceOwner, NoMoreSequencesRunThanHaveStates) {
+  Owned owned(2);
+  for (RequestId id = 1; id <= 7; ++id) owned.owner.submit("g", Owned::request(id));
+  EXPECT_EQ(owned.owner.metrics().active, 2u);
+  owned.finish();
+  for (RequestId id = 1; id <= 7; ++id) EXPECT_EQ(owned.tokens[std::pair("g", id)].size(), 3u);
+}
+
+TEST(InstanceOwner, LongPromptsShareNoPagesWithOthers) {
+  Owned owned(0, 20);
+  SubmitMessage first = Owned::request(1), second = Owned::request(2), third = Owned::request(3);
+  first.prompt.assign(20, 7);
+  second.prompt.assign(21, 7);
+  third.prompt.assign(30, 7);
+  for (const SubmitMessage& message : {first, second, third}) {
+    owned.owner.submit("g", message);
+    owned.finish();
+  }
+  EXPECT_EQ(owned.owner.metrics().cached_prompt_tokens, 20u);  // the third's, of the second
 }
 
 TEST(InstanceOwner, ResumedRequestGoesOnWhereItsTokensEnd) {

@@ -1,0 +1,108 @@
+// What a model is said to need, against what it takes.
+#include "serving/demand.h"
+
+#include <filesystem>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <numeric>
+
+#include "base/limits.h"
+#include "model/decoder_engine.h"
+#include "serving/step_scratch.h"
+
+namespace shoal::serving {
+namespace {
+
+constexpr uint32_t kRows = 512 + limits::kMaxActiveSequences;
+
+ModelCard demo_card() {
+  const hub::ModelStore store({std::filesystem::path(SHOAL_SOURCE_DIR) / "models/demo"});
+  return **read_model_card(*store.resolve("shoal-demo"));
+}
+
+TEST(Demand, SaysWhatTheModelsCostSays) {
+  ModelCard card = demo_card();
+  card.tied = true;
+  card.cost.layers.assign(2, {.weight_bytes = 100,
+                              .active_bytes = 30,
+                              .parameters = 50,
+                              .flops_per_token = 60,
+                              .kv_values_per_token = 32,
+                              .state_bytes = 4000});
+  const planner::ModelDemand demand = model_demand(card, engine::KvType::q8);
+  ASSERT_EQ(demand.layers.size(), 2u);
+  EXPECT_EQ(demand.layers[1].weight_bytes, 100u);
+  EXPECT_EQ(demand.layers[1].active_bytes, 30u);
+  EXPECT_EQ(demand.layers[1].kv_bytes_per_token, 34u);
+  EXPECT_EQ(demand.layers[1].state_bytes_per_sequence, 4000u);
+  EXPECT_TRUE(demand.tied_embedding);
+}
+
+TEST(Demand, StatesAreHeldForAFewSequencesOnlyWhereThereAreStates) {
+  ModelCard card = demo_card();
+  for (const planner::PlanOptions& attempt : plan_attempts(card, {}, 1)) EXPECT_EQ(attempt.state_slots, 0u);
+  card.recurrent = true;
+  uint32_t before = UINT32_MAX;
+  for (const planner::PlanOptions& attempt : plan_attempts(card, {}, 1)) {
+    EXPECT_GE(attempt.state_slots, attempt.concurrency);
+    EXPECT_LE(attempt.state_slots, limits::kMaxActiveSequences);
+    EXPECT_LE(attempt.state_slots, before) << "later attempts need less";
+    before = attempt.state_slots;
+  }
+}
+
+// Sequences of one row and one of 512, as the scheduler packs them.
+Result<uint64_t> measured_scratch(const formats::Checkpoint& checkpoint, const model::DecoderSpec& spec) {
+  const engine::KvConfig kv{
+      .type = engine::KvType::f16, .page_tokens = 32, .page_count = 128, .state_slots = 65};
+  model::CpuEngineOptions options;
+  options.stage = model::whole_model(spec);
+  options.kv = kv;
+  options.threads = 2;
+  SHOAL_TRY(const auto engine, model::load_cpu_engine(checkpoint, spec, options));
+  std::vector<uint32_t> pages(kv.page_count);
+  std::iota(pages.begin(), pages.end(), 0u);
+  std::vector<int32_t> tokens(kRows, 1), positions;
+  std::vector<uint32_t> output_rows;
+  std::vector<engine::SequenceRows> sequences;
+  for (uint32_t index = 0, row = 0; row < kRows; ++index) {
+    const uint32_t count = index < limits::kMaxActiveSequences ? 1 : 512;
+    for (uint32_t position = 0; position < count; ++position)
+      positions.push_back(static_cast<int32_t>(position));
+    sequences.push_back({.first_row = row,
+                         .row_count = count,
+                         .context_tokens = 0,
+                         .pages = std::span(pages).subspan(index),
+                         .prompt_tokens = count,
+                         .state_slot = index});
+    row += count;
+    output_rows.push_back(row - 1);
+  }
+  SHOAL_TRY_VOID(engine->step({tokens, positions, sequences, output_rows}, {}));
+  return engine->memory().scratch_bytes;
+}
+
+TEST(StepScratch, IsNoLessThanAnEngineTakesNorFarMore) {
+  size_t measured_models = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(SHOAL_SOURCE_DIR) /
+                                                               "tests/fixtures/models")) {
+    SCOPED_TRACE(entry.path().filename().string());
+    const auto checkpoint = formats::Checkpoint::open(entry.path());
+    if (!checkpoint) continue;
+    const auto spec = model::read_decoder_spec(*checkpoint);
+    if (!spec) continue;
+    const Result<uint64_t> measured = measured_scratch(*checkpoint, *spec);
+    ASSERT_TRUE(measured.has_value()) << measured.error().text();
+    const uint64_t logits =
+        (limits::kMaxActiveSequences + 1) * uint64_t{spec->vocabulary_size} * sizeof(float);
+    const uint64_t predicted = step_scratch_bytes(*spec, kRows) + logits;
+    EXPECT_LE(*measured, predicted + 2 * limits::kMiB);  // an arena grows by whole huge pages
+    EXPECT_LE(predicted, 3 * *measured);
+    RecordProperty(entry.path().filename().string(), fmt::format("{} of {}", *measured, predicted));
+    ++measured_models;
+  }
+  EXPECT_GE(measured_models, 3u);
+}
+
+}  // namespace
+}  // namespace shoal::serving
