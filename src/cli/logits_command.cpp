@@ -31,6 +31,17 @@ Result<engine::KvType> parse_kv_type(std::string_view text) {
               "one of f32, f16, q8");
 }
 
+Result<std::optional<engine::cpu::Isa>> parse_kernels(const std::string& name) {
+  if (name.empty()) return std::optional<engine::cpu::Isa>();
+  if (Result<engine::cpu::Isa> isa = engine::cpu::parse_isa(name)) return std::optional(*isa);
+  if (name == "amx" || name == "neon")
+    return fail(ErrorCode::unsupported,
+                fmt::format("--isa {}: this build of shoal has no such kernels", name),
+                "leave the choice to shoal");
+  return fail(ErrorCode::invalid_argument, fmt::format("--isa '{}' is not an instruction set", name),
+              "one of portable, avx2, avx512, amx, neon");
+}
+
 Result<> check(const LogitsOptions& options) {
   if (options.positions != "all" && options.positions != "last")
     return fail(ErrorCode::invalid_argument, fmt::format("--positions '{}'", options.positions),
@@ -92,17 +103,24 @@ class LogitsPrinter {
 // One sequence through all stages, its pages in order.
 class Session {
  public:
-  Session(runtime::LocalPipeline pipeline, uint32_t chunk) : pipeline_(std::move(pipeline)), chunk_(chunk) {}
+  Session(runtime::LocalPipeline pipeline, size_t prompt_tokens, uint32_t chunk)
+      : pipeline_(std::move(pipeline)), prompt_tokens_(static_cast<uint32_t>(prompt_tokens)), chunk_(chunk) {}
 
   Result<> print_logits(std::span<const int32_t> tokens, const LogitsOptions& options) {
     LogitsPrinter printer(options);
+    if (options.positions == "last") {
+      SHOAL_TRY_VOID(read(tokens.first(tokens.size() - 1)));
+      SHOAL_TRY(const std::span<const float> logits, pipeline_.run_rows(next_step(tokens.last(1), false)));
+      printer.print(tokens.size() - 1, logits);
+      printer.finish();
+      return {};
+    }
     for (size_t first = 0; first < tokens.size(); first += chunk_) {
       const auto chunk = tokens.subspan(first, std::min<size_t>(chunk_, tokens.size() - first));
       SHOAL_TRY(const std::span<const float> logits, pipeline_.run_rows(next_step(chunk, false)));
       const size_t vocabulary = logits.size() / chunk.size();
       for (size_t row = 0; row < chunk.size(); ++row)
-        if (options.positions == "all" || first + row + 1 == tokens.size())
-          printer.print(first + row, logits.subspan(row * vocabulary, vocabulary));
+        printer.print(first + row, logits.subspan(row * vocabulary, vocabulary));
     }
     printer.finish();
     return {};
@@ -110,23 +128,31 @@ class Session {
 
   Result<std::vector<int32_t>> generate(std::span<const int32_t> prompt, uint32_t count) {
     std::vector<int32_t> answer;
-    for (size_t first = 0; first < prompt.size(); first += chunk_) {
-      const auto chunk = prompt.subspan(first, std::min<size_t>(chunk_, prompt.size() - first));
-      const bool last = first + chunk.size() == prompt.size();
-      SHOAL_TRY(const auto sampled, pipeline_.run(next_step(chunk, last)));
-      if (last) answer.push_back(sampled.front().sampled.token);
-    }
+    const size_t begun = (prompt.size() - 1) / chunk_ * chunk_;
+    SHOAL_TRY_VOID(read(prompt.first(begun)));
+    std::span<const int32_t> rows = prompt.subspan(begun);
     while (answer.size() < count) {
-      SHOAL_TRY(const auto sampled, pipeline_.run(next_step(std::span(&answer.back(), 1), true)));
+      SHOAL_TRY(const auto sampled, pipeline_.run(next_step(rows, true)));
       answer.push_back(sampled.front().sampled.token);
+      rows = std::span(&answer.back(), 1);
     }
     return answer;
   }
 
  private:
+  Result<> read(std::span<const int32_t> tokens) {
+    for (size_t first = 0; first < tokens.size(); first += chunk_) {
+      const auto chunk = tokens.subspan(first, std::min<size_t>(chunk_, tokens.size() - first));
+      SHOAL_TRY_VOID(pipeline_.run(next_step(chunk, false)));
+    }
+    return {};
+  }
+
   runtime::Step next_step(std::span<const int32_t> tokens, bool samples) {
     runtime::Step step{.id = ++step_id_};
-    if (step_id_ == 1) step.started.push_back({.sequence = kSequence, .sampling = {.temperature = 0}});
+    if (step_id_ == 1)
+      step.started.push_back(
+          {.sequence = kSequence, .prompt_tokens = prompt_tokens_, .sampling = {.temperature = 0}});
     runtime::StepSequence rows{.sequence = kSequence,
                                .context_tokens = context_,
                                .row_count = static_cast<uint32_t>(tokens.size()),
@@ -140,6 +166,7 @@ class Session {
   }
 
   runtime::LocalPipeline pipeline_;
+  uint32_t prompt_tokens_;
   uint32_t chunk_;
   uint64_t step_id_ = 0;
   uint32_t context_ = 0;
@@ -153,9 +180,7 @@ Result<> logits(const LogitsOptions& options) {
   pipeline_options.stages = options.stages;
   pipeline_options.threads = options.threads;
   SHOAL_TRY(pipeline_options.kv.type, parse_kv_type(options.kv));
-  if (!options.isa.empty()) {
-    SHOAL_TRY(pipeline_options.isa, engine::cpu::parse_isa(options.isa));
-  }
+  SHOAL_TRY(pipeline_options.isa, parse_kernels(options.isa));
   const uint64_t total = tokens.size() + uint64_t{options.generate};
   if (total > limits::kMaxContextTokens)
     return fail(ErrorCode::limit_exceeded,
@@ -170,9 +195,10 @@ Result<> logits(const LogitsOptions& options) {
       return fail(
           ErrorCode::invalid_argument,
           fmt::format("--tokens: {} is outside the model's vocabulary of {}", token, spec.vocabulary_size));
+  pipeline_options.kv.state_slots = model::has_recurrent_layers(spec) ? 1 : 0;
   SHOAL_TRY(runtime::LocalPipeline pipeline,
             runtime::LocalPipeline::load(checkpoint, spec, pipeline_options));
-  Session session(std::move(pipeline), options.chunk);
+  Session session(std::move(pipeline), tokens.size(), options.chunk);
   if (options.generate == 0) return session.print_logits(tokens, options);
   SHOAL_TRY(const std::vector<int32_t> answer, session.generate(tokens, options.generate));
   if (options.json) {

@@ -1,4 +1,4 @@
-// Declares logits, tokenize, detokenize, render and doctor: what needs no cluster.
+// Declares show, logits, tokenize, detokenize, render and doctor: what needs no cluster.
 #include <memory>
 
 #include "base/limits.h"
@@ -6,12 +6,23 @@
 #include "cli/doctor_command.h"
 #include "cli/flags.h"
 #include "cli/logits_command.h"
+#include "cli/show_command.h"
 #include "cli/tokenize_command.h"
 
 namespace shoal::cli {
 namespace {
 
 constexpr const char* kModelWords = "A .gguf file, or a folder with config.json and safetensors";
+
+void add_show(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand(
+      "show", "Print what a model is: architecture, layers, sizes, types, memory, tokenizer, files");
+  const auto options = std::make_shared<ShowOptions>();
+  command->add_option("MODEL", options->model, "Name of a model that is here, or a path")->required();
+  add_data_flag(*command, options->data_directory);
+  add_json_flag(*command, options->json);
+  command->callback([options, &exit_code] { exit_code = run_show(*options); });
+}
 
 void add_logits(CLI::App& app, int& exit_code) {
   CLI::App* command =
@@ -30,7 +41,9 @@ void add_logits(CLI::App& app, int& exit_code) {
   command->add_option("--kv", options->kv, "Type of the KV cache: f32, f16 or q8")
       ->type_name("TYPE")
       ->capture_default_str();
-  command->add_option("--isa", options->isa, "Kernels: portable, avx2 or avx512; default the fastest here")
+  command
+      ->add_option("--isa", options->isa,
+                   "Kernels: portable, avx2, avx512, amx or neon; default the fastest here")
       ->type_name("NAME");
   command->add_option("--chunk", options->chunk, "Prompt tokens of one step")
       ->type_name("N")
@@ -89,6 +102,7 @@ void add_doctor(CLI::App& app, int& exit_code) {
 }  // namespace
 
 void add_offline_commands(CLI::App& app, int& exit_code) {
+  add_show(app, exit_code);
   add_logits(app, exit_code);
   add_tokenize(app, exit_code);
   add_detokenize(app, exit_code);

@@ -67,7 +67,7 @@ std::string Chat::body() const {
 
 Result<> Chat::ask(const std::string& text) {
   messages_.push_back(JsonObject{{"role", "user"}, {"content", text}});
-  LoadingLine loading(client_, options_.model);
+  LoadingLine loading(client_, model_argument(options_.model));
   const TimePoint asked = std::chrono::steady_clock::now();
   ChatStream stream([&](std::string_view words) {
     loading.stop();

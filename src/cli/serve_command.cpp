@@ -11,12 +11,14 @@
 
 #include "base/log.h"
 #include "base/system.h"
+#include "cli/ask_commands.h"
 #include "cli/cluster_bus.h"
 #include "cli/cluster_watch.h"
 #include "cli/error_line.h"
 #include "cli/model_argument.h"
 #include "cli/node_host.h"
 #include "cli/state_directory.h"
+#include "cli/terminal.h"
 
 namespace shoal::cli {
 namespace {
@@ -66,6 +68,7 @@ class ServeSession {
  private:
   void greet() const;
   void watch();
+  void show_progress(const Json& cluster);
   void place_when_ready();
   void place();
   void await_signal();
@@ -78,6 +81,7 @@ class ServeSession {
   std::optional<StateDirectory> state_;
   std::unique_ptr<NodeHost> host_;
   ClusterWatch watch_;
+  ProgressLine progress_;
   TimePoint started_ = std::chrono::steady_clock::now();
   bool placing_ = false;
   bool stopping_ = false;
@@ -143,13 +147,24 @@ void ServeSession::greet() const {
 }
 
 void ServeSession::watch() {
-  for (const auto& line : watch_.look(host_->node().cluster())) fmt::print("{}\n", line);
+  const Json cluster = host_->node().cluster();
+  const std::vector<std::string> lines = watch_.look(cluster);
+  if (!lines.empty()) progress_.clear();
+  for (const auto& line : lines) fmt::print("{}\n", line);
   std::fflush(stdout);
+  show_progress(cluster);
   place_when_ready();
   timer_.expires_after(kLookInterval);
   timer_.async_wait([this](const boost::system::error_code& cancelled) {
     if (!cancelled && !stopping_) watch();
   });
+}
+
+// Of the model that this node was told to serve.
+void ServeSession::show_progress(const Json& cluster) {
+  const auto fraction = placing_ ? loading_progress(cluster, model_argument(options_.model)) : std::nullopt;
+  if (fraction) return progress_.show("loading " + options_.model, *fraction);
+  progress_.clear();
 }
 
 void ServeSession::place_when_ready() {
@@ -173,6 +188,7 @@ void ServeSession::place() {
   if (options_.context_tokens > 0) place.context_tokens = options_.context_tokens;
   host_->node().place(place, [this](const Result<Json>& placed) {
     if (stopping_) return;
+    progress_.clear();
     if (!placed) {
       report_failure(placed.error());
       return stop(1);
