@@ -128,8 +128,8 @@ constexpr size_t attention_scratch_floats(size_t head_dim) {
 
 // Up to kLatentQueries query vectors (rows and heads of one sequence, row after row) over latent rows. Query
 // q sees tokens [0, end_visible[q]), which is not empty; end_visible does not fall. A page holds, at
-// rows_offset, [page_tokens] rows of row_bytes: latent_rank latent and rope_dim rotated values, rounded up to
-// 16, and for q8 a scale per kCacheBlock of them.
+// rows_offset, [page_tokens] rows of row_bytes: for q8 a scale per kCacheBlock of the values, then
+// latent_rank latent and rope_dim rotated values, rounded up to 16 (q8: and 32 bytes at least).
 struct LatentTask {
   uint32_t query_count;
   uint32_t end_visible[kLatentQueries];
@@ -151,16 +151,11 @@ constexpr uint32_t latent_row_values(uint32_t latent_rank, uint32_t rope_dim) {
   return (latent_rank + rope_dim + 15) / 16 * 16;
 }
 struct LatentScratch {  // in floats
-  size_t queries, rows, outputs, scores, floats;
+  size_t queries, outputs, floats;
 };
 constexpr LatentScratch latent_scratch(uint32_t latent_rank, uint32_t rope_dim) {
   size_t values = latent_row_values(latent_rank, rope_dim);
-  LatentScratch at = {};
-  at.rows = at.queries + values * kLatentQueries;
-  at.outputs = at.rows + values * kAttentionRun;
-  at.scores = at.outputs + values * kLatentQueries;
-  at.floats = at.scores + kAttentionRun * kLatentQueries;
-  return at;
+  return {.queries = 0, .outputs = values * kLatentQueries, .floats = 2 * values * kLatentQueries};
 }
 
 // A causal depthwise convolution and silu over rows of one sequence. Channel c of output row t is silu of the

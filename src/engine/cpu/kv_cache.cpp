@@ -1,5 +1,6 @@
 #include "engine/cpu/kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
 
@@ -54,6 +55,9 @@ uint64_t KvCache::lay_out_layer(const KvConfig& config, Layer& layer, uint64_t o
   if (layer.latent_rank != 0) {
     const uint64_t values = uint64_t{layer.latent_rank} + layer.latent_rope;
     layer.row_bytes = padded(values) * value_bytes + scale_bytes(values);
+    // Sixteen scales are loaded at once, from wherever they begin.
+    if (config.type == KvType::q8)
+      layer.row_bytes = std::max<size_t>(layer.row_bytes, scale_bytes(values) + 32);
     return offset + tokens * layer.row_bytes;
   }
   layer.key_scales = tokens * layer.head_dim * value_bytes;
@@ -179,8 +183,8 @@ void KvCache::append_latent(const Kernels& kernels, uint32_t layer_index, std::s
     case KvType::f16:
       return kernels.to_f16(values, size, reinterpret_cast<uint16_t*>(row));
     case KvType::q8:
-      return kernels.to_q8(values, size, reinterpret_cast<int8_t*>(row),
-                           reinterpret_cast<uint16_t*>(row + padded(size)));
+      return kernels.to_q8(values, size, reinterpret_cast<int8_t*>(row + 2 * cache_blocks(size)),
+                           reinterpret_cast<uint16_t*>(row));
   }
 }
 

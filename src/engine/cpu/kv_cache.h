@@ -5,8 +5,8 @@
 //   latent: [page_tokens] rows of latent_rank + latent_rope values, rounded up to 16
 //   a layer with neither (its state is elsewhere) takes nothing
 // q8 keeps int8 in this order, with an f16 scale per block of 32 values of a head's key or value or of a row:
-// after a head's keys and after its values as [page_tokens / 16][blocks][16 tokens], and after each latent
-// row.
+// after a head's keys and after its values as [page_tokens / 16][blocks][16 tokens], and before each
+// latent row.
 #pragma once
 
 #include <cstdint>

@@ -12,38 +12,32 @@ namespace shoal::engine::cpu {
 namespace {
 
 constexpr uint32_t kLanes = 16;
-constexpr uint32_t kMaxLatentBlocks = kMaxLatentValues / kCacheBlock;
+constexpr uint32_t kLatentColumns = 64;          // of rows made f32 at once
 constexpr int kLatentTokens = kScoreGroups * 4;  // scored at once
+constexpr int kLatentUnroll = kUnroll == 1 ? 1 : kLatentTokens;
 
-// Columns [begin, end), multiples of 16, of a row of the cache, as f32.
-template <class Cache>
-inline void expand_row(const LatentTask& task, const uint8_t* row, uint32_t begin, uint32_t end, float* to) {
-  if constexpr (!Cache::kScaled) {
-    for (uint32_t column = begin; column < end; column += kLanes, to += kLanes)
-      store(to, Cache::load_values(row + column * Cache::kBytes));
-  } else {
-    const uint8_t* stored = row + latent_row_values(task.latent_rank, task.rope_dim);
-    const size_t first = begin / kCacheBlock, count = cache_blocks(end) - first;
-    uint8_t halves[2 * kMaxLatentBlocks] = {};
-    float scales[kMaxLatentBlocks];
-    __builtin_memcpy(halves, stored + 2 * first, 2 * count);
-    for (size_t i = 0; i < count; i += kLanes) store(scales + i, load_f16(halves + 2 * i));
-    for (uint32_t column = begin; column < end; column += kLanes, to += kLanes) {
-      const F32x16 scale = broadcast(scales[column / kCacheBlock - first]);
-      store(to, multiply(Cache::load_values(row + column), scale));
-    }
+// Where the rows of a run's tokens [run, end) are.
+inline void locate_rows(const LatentTask& task, uint32_t run, uint32_t end, const uint8_t** rows) {
+  for (uint32_t token = run; token < end; ++token) {
+    const uint8_t* page = task.cache + size_t{task.pages[token / task.page_tokens]} * task.page_bytes;
+    *rows++ = page + task.rows_offset + size_t{token % task.page_tokens} * task.row_bytes;
   }
 }
 
-// Tokens [begin, end) to rows that lie `stride` floats apart.
+// Columns [column, column + width) of a row of the cache as f32; `column` is a multiple of kLatentColumns and
+// `width` one of 16, up to kLatentColumns.
 template <class Cache>
-inline void expand_rows(const LatentTask& task, uint32_t begin, uint32_t end, uint32_t first_column,
-                        uint32_t end_column, float* to, size_t stride) {
-  for (uint32_t token = begin; token < end; ++token, to += stride) {
-    const uint8_t* page = task.cache + size_t{task.pages[token / task.page_tokens]} * task.page_bytes;
-    const uint8_t* row = page + task.rows_offset + size_t{token % task.page_tokens} * task.row_bytes;
-    __builtin_prefetch(row + 2 * size_t{task.row_bytes});
-    expand_row<Cache>(task, row, first_column, end_column, to);
+inline void expand_row(const LatentTask& task, const uint8_t* row, uint32_t column, uint32_t width,
+                       float* to) {
+  if constexpr (!Cache::kScaled) {
+    const uint8_t* from = row + column * Cache::kBytes;
+    for (uint32_t i = 0; i < width; i += kLanes) store(to + i, Cache::load_values(from + i * Cache::kBytes));
+  } else {
+    const uint8_t* from = row + 2 * cache_blocks(task.latent_rank + task.rope_dim) + column;
+    float scales[kLanes];
+    store(scales, load_f16(row + 2 * (column / kCacheBlock)));
+    for (uint32_t i = 0; i < width; i += kLanes)
+      store(to + i, multiply(Cache::load_values(from + i), broadcast(scales[i / kCacheBlock])));
   }
 }
 
@@ -57,21 +51,38 @@ inline void transpose_queries(const LatentTask& task, float* to) {
   }
 }
 
-// scores[token][16] of kLatentTokens expanded rows.
-inline void score_rows(const LatentTask& task, const float* queries, const float* rows, size_t stride,
-                       float* scores) {
+// scores[token][16] of up to kLatentTokens rows; those beyond `count` are not meant for use.
+template <class Cache>
+inline void score_rows(const LatentTask& task, const float* queries, const uint8_t* const* rows,
+                       uint32_t count, float* scores) {
+  alignas(64) float block[kLatentTokens * kLatentColumns];
   F32x16 sums[kLatentTokens];
-#pragma GCC unroll kUnroll
+#pragma GCC unroll kLatentUnroll
   for (int t = 0; t < kLatentTokens; ++t) sums[t] = zero_f32();
   const uint32_t values = task.latent_rank + task.rope_dim;
-  for (uint32_t d = 0; d < values; ++d) {
-    const F32x16 query = load(queries + size_t{d} * kLanes);
-#pragma GCC unroll kUnroll
-    for (int t = 0; t < kLatentTokens; ++t) sums[t] = fma(broadcast(rows[t * stride + d]), query, sums[t]);
+  for (uint32_t column = 0; column < values; column += kLatentColumns) {
+    const uint32_t width = smaller(kLatentColumns, values - column);
+    for (uint32_t t = 0; t < kLatentTokens; ++t) {
+      const uint8_t* row = rows[smaller(t, count - 1)];
+      expand_row<Cache>(task, row, column, (width + 15) / 16 * 16, block + t * kLatentColumns);
+    }
+    for (uint32_t d = 0; d < width; ++d) {
+      const F32x16 query = load(queries + size_t{column + d} * kLanes);
+#pragma GCC unroll kLatentUnroll
+      for (int t = 0; t < kLatentTokens; ++t)
+        sums[t] = fma(broadcast(block[t * kLatentColumns + d]), query, sums[t]);
+    }
   }
   const F32x16 scale = broadcast(task.scale);
-#pragma GCC unroll kUnroll
+#pragma GCC unroll kLatentUnroll
   for (int t = 0; t < kLatentTokens; ++t) store(scores + t * kLanes, multiply(sums[t], scale));
+}
+
+template <class Cache>
+inline void score_latent_run(const LatentTask& task, const float* queries, const uint8_t* const* rows,
+                             uint32_t count, float* scores) {
+  for (uint32_t t = 0; t < count; t += kLatentTokens)
+    score_rows<Cache>(task, queries, rows + t, count - t, scores + t * kLanes);
 }
 
 struct LatentState {
@@ -127,10 +138,11 @@ inline void finish_latent(LatentState& state, float* inverse) {
   store(inverse, divide(broadcast(1.0f), state.sums[0]));
 }
 
-// outputs[q][0 .. 16 * vectors) = outputs * rescale[q] + sum over `count` tokens of weight * value.
+// outputs[q][0 .. 16 * vectors) = outputs * rescale[q] + sum over `count` tokens of weight * value; rows lie
+// kLatentColumns floats apart.
 template <int queries, int vectors>
-inline void mix_latent(const float* weights, const float* rows, size_t stride, uint32_t count,
-                       const float* rescale, float* outputs, size_t output_stride) {
+inline void mix_rows(const float* weights, const float* rows, uint32_t count, const float* rescale,
+                     float* outputs, size_t output_stride) {
   F32x16 sums[queries][vectors];
 #pragma GCC unroll kUnroll
   for (int q = 0; q < queries; ++q) {
@@ -138,7 +150,7 @@ inline void mix_latent(const float* weights, const float* rows, size_t stride, u
     for (int v = 0; v < vectors; ++v)
       sums[q][v] = multiply(load(outputs + q * output_stride + 16 * v), broadcast(rescale[q]));
   }
-  for (uint32_t t = 0; t < count; ++t, rows += stride, weights += kLanes) {
+  for (uint32_t t = 0; t < count; ++t, rows += kLatentColumns, weights += kLanes) {
 #pragma GCC unroll kUnroll
     for (int v = 0; v < vectors; ++v) {
       const F32x16 value = load(rows + 16 * v);
@@ -153,10 +165,21 @@ inline void mix_latent(const float* weights, const float* rows, size_t stride, u
   }
 }
 
-template <int vectors>
-inline void mix_latent_columns(const LatentTask& task, uint32_t run, uint32_t end, const float* weights,
-                               const float* rescale, const float* rows, size_t stride, float* outputs,
-                               size_t output_stride) {
+template <int queries>
+inline void mix_columns(const float* weights, const float* rows, uint32_t count, uint32_t width,
+                        const float* rescale, float* outputs, size_t output_stride) {
+  constexpr int kVectors = kMixQueries;  // what registers hold
+  uint32_t column = 0;
+  for (; column + 16 * kVectors <= width; column += 16 * kVectors)
+    mix_rows<queries, kVectors>(weights, rows + column, count, rescale, outputs + column, output_stride);
+  for (; column < width; column += 16)
+    mix_rows<queries, 1>(weights, rows + column, count, rescale, outputs + column, output_stride);
+}
+
+// One block of columns of a run, expanded to `rows`: neighbours that see the same tokens go together.
+inline void mix_block(const LatentTask& task, uint32_t run, uint32_t end, const float* weights,
+                      const float* rescale, const float* rows, uint32_t width, float* outputs,
+                      size_t output_stride) {
   for (uint32_t q = 0; q < task.query_count;) {
     const uint32_t seen = smaller(task.end_visible[q], end);
     uint32_t same = 1;
@@ -165,31 +188,33 @@ inline void mix_latent_columns(const LatentTask& task, uint32_t run, uint32_t en
       ++same;
     }
     if (same == 3) same = 2;
+    const uint32_t count = seen > run ? seen - run : 0;
     float* output = outputs + q * output_stride;
-    if (seen <= run) {
+    if (count == 0) {
     } else if (same == 4) {
-      mix_latent<4, vectors>(weights + q, rows, stride, seen - run, rescale + q, output, output_stride);
+      mix_columns<4>(weights + q, rows, count, width, rescale + q, output, output_stride);
     } else if (same == 2) {
-      mix_latent<2, vectors>(weights + q, rows, stride, seen - run, rescale + q, output, output_stride);
+      mix_columns<2>(weights + q, rows, count, width, rescale + q, output, output_stride);
     } else {
-      mix_latent<1, vectors>(weights + q, rows, stride, seen - run, rescale + q, output, output_stride);
+      mix_columns<1>(weights + q, rows, count, width, rescale + q, output, output_stride);
     }
     q += same;
   }
 }
 
-// Adds a run's expanded rows, of which `columns` (a multiple of 16) matter, to outputs [16][output_stride].
-inline void mix_latent_run(const LatentTask& task, uint32_t run, uint32_t end, const float* weights,
-                           const float* rescale, const float* rows, size_t stride, uint32_t columns,
-                           float* outputs, size_t output_stride) {
-  uint32_t column = 0;
-  for (; column + 64 <= columns; column += 64) {
-    mix_latent_columns<4>(task, run, end, weights, rescale, rows + column, stride, outputs + column,
-                          output_stride);
-  }
-  for (; column < columns; column += 16) {
-    mix_latent_columns<1>(task, run, end, weights, rescale, rows + column, stride, outputs + column,
-                          output_stride);
+// Adds a run's tokens to outputs [16][end_column - first_column, rounded up to 16]. first_column is a
+// multiple of kLatentColumns.
+template <class Cache>
+inline void mix_latent_run(const LatentTask& task, const uint8_t* const* rows, uint32_t run, uint32_t end,
+                           const float* weights, const float* rescale, uint32_t first_column,
+                           uint32_t end_column, float* outputs) {
+  alignas(64) float block[kAttentionRun * kLatentColumns];
+  const size_t stride = (end_column - first_column + 15) / 16 * 16;
+  for (uint32_t column = first_column; column < end_column; column += kLatentColumns) {
+    const uint32_t width = (smaller(kLatentColumns, end_column - column) + 15) / 16 * 16;
+    for (uint32_t t = 0; t < end - run; ++t)
+      expand_row<Cache>(task, rows[t], column, width, block + t * kLatentColumns);
+    mix_block(task, run, end, weights, rescale, block, width, outputs + (column - first_column), stride);
   }
 }
 
@@ -207,23 +232,22 @@ inline void store_latent_outputs(const LatentTask& task, const float* outputs, s
 // One after the other for the whole tile.
 template <class Cache>
 void attend_latent(const LatentTask& task) {
-  const uint32_t values = latent_row_values(task.latent_rank, task.rope_dim);
   const uint32_t columns = (task.latent_rank + 15) / 16 * 16, last = task.end_visible[task.query_count - 1];
   const LatentScratch at = latent_scratch(task.latent_rank, task.rope_dim);
-  float *queries = task.scratch + at.queries, *rows = task.scratch + at.rows;
-  float *outputs = task.scratch + at.outputs, *scores = task.scratch + at.scores;
+  float *queries = task.scratch + at.queries, *outputs = task.scratch + at.outputs;
+  alignas(64) float scores[kAttentionRun * kLanes];
   float inverse[kLanes], rescale[kLanes];
+  const uint8_t* rows[kAttentionRun];
   LatentState state;
   begin_latent(state);
   transpose_queries(task, queries);
   for (size_t i = 0; i < size_t{kLanes} * columns; i += kLanes) store(outputs + i, zero_f32());
   for (uint32_t run = 0; run < last; run += kAttentionRun) {
     const uint32_t end = smaller(run + kAttentionRun, last);
-    expand_rows<Cache>(task, run, end, 0, values, rows, values);
-    for (uint32_t t = 0; t < end - run; t += kLatentTokens)
-      score_rows(task, queries, rows + size_t{t} * values, values, scores + t * kLanes);
+    locate_rows(task, run, end, rows);
+    score_latent_run<Cache>(task, queries, rows, end - run, scores);
     soften_latent_run(task, state, run, end, scores, rescale);
-    mix_latent_run(task, run, end, scores, rescale, rows, values, columns, outputs, columns);
+    mix_latent_run<Cache>(task, rows, run, end, scores, rescale, 0, task.latent_rank, outputs);
   }
   finish_latent(state, inverse);
   store_latent_outputs(task, outputs, columns, inverse, 0, task.latent_rank);
@@ -233,15 +257,13 @@ void attend_latent(const LatentTask& task) {
 // kAttentionRun and one or the end of the context; then softening; then outputs of columns [begin, end).
 template <class Cache>
 void latent_scores(const LatentTask& task, uint32_t begin, uint32_t end, float* scores) {
-  const uint32_t values = latent_row_values(task.latent_rank, task.rope_dim);
-  const LatentScratch at = latent_scratch(task.latent_rank, task.rope_dim);
-  float *queries = task.scratch + at.queries, *rows = task.scratch + at.rows;
+  float* queries = task.scratch + latent_scratch(task.latent_rank, task.rope_dim).queries;
+  const uint8_t* rows[kAttentionRun];
   transpose_queries(task, queries);
   for (uint32_t run = begin; run < end; run += kAttentionRun) {
     const uint32_t run_end = smaller(run + kAttentionRun, end);
-    expand_rows<Cache>(task, run, run_end, 0, values, rows, values);
-    for (uint32_t t = 0; t < run_end - run; t += kLatentTokens)
-      score_rows(task, queries, rows + size_t{t} * values, values, scores + size_t{run + t} * kLanes);
+    locate_rows(task, run, run_end, rows);
+    score_latent_run<Cache>(task, queries, rows, run_end - run, scores + size_t{run} * kLanes);
   }
 }
 
@@ -262,14 +284,14 @@ void latent_mix(const LatentTask& task, const float* weights, const float* resca
                 uint32_t first_column, uint32_t end_column) {
   const uint32_t columns = (end_column - first_column + 15) / 16 * 16;
   const uint32_t last = task.end_visible[task.query_count - 1];
-  const LatentScratch at = latent_scratch(task.latent_rank, task.rope_dim);
-  float *rows = task.scratch + at.rows, *outputs = task.scratch + at.outputs;
+  float* outputs = task.scratch + latent_scratch(task.latent_rank, task.rope_dim).outputs;
+  const uint8_t* rows[kAttentionRun];
   for (size_t i = 0; i < size_t{kLanes} * columns; i += kLanes) store(outputs + i, zero_f32());
   for (uint32_t run = 0; run < last; run += kAttentionRun, rescale += kLanes) {
     const uint32_t end = smaller(run + kAttentionRun, last);
-    expand_rows<Cache>(task, run, end, first_column, first_column + columns, rows, columns);
-    mix_latent_run(task, run, end, weights + size_t{run} * kLanes, rescale, rows, columns, columns, outputs,
-                   columns);
+    locate_rows(task, run, end, rows);
+    mix_latent_run<Cache>(task, rows, run, end, weights + size_t{run} * kLanes, rescale, first_column,
+                          end_column, outputs);
   }
   store_latent_outputs(task, outputs, columns, inverse, first_column, end_column - first_column);
 }
