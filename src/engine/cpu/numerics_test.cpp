@@ -5,6 +5,7 @@
 
 #include "engine/cpu/attention_plan.h"
 #include "engine/cpu/cpu_backend.h"
+#include "engine/cpu/latent_plan.h"
 #include "engine/cpu/rope_table.h"
 #include "engine/cpu/test_support.h"
 
@@ -12,6 +13,7 @@ namespace shoal::engine::cpu {
 namespace {
 
 constexpr uint64_t kChecksum = 16672326639337882361u;
+constexpr uint64_t kAttentionChecksum = 18109000051331321770u;
 
 class Checksum {
  public:
@@ -27,7 +29,8 @@ class Checksum {
   uint64_t sum_ = 0xcbf29ce484222325u;
 };
 
-void add_attention(const Kernels& kernels, KvType type, Random& random, Checksum& checksum) {
+void add_attention(const Kernels& kernels, KvType type, Random& random, Checksum& checksum, float softcap = 0,
+                   const float* sinks = nullptr) {
   constexpr uint32_t kTokens = 130, kQueryHeads = 6, kKvHeads = 2, kHeadDim = 48;
   KvLayerShape layer = {kKvHeads, kHeadDim};
   KvCache cache = *KvCache::create({.type = type, .page_tokens = 16, .page_count = 9}, {&layer, 1});
@@ -41,10 +44,14 @@ void add_attention(const Kernels& kernels, KvType type, Random& random, Checksum
   }
   ThreadPool pool(1);
   SequenceRows rows = {0, kTokens, 0, pages};
-  AttentionOp op = {
-      .query_heads = kQueryHeads, .kv_heads = kKvHeads, .head_dim = kHeadDim, .scale = 0.3f, .window = 90};
+  AttentionOp op = {.query_heads = kQueryHeads,
+                    .kv_heads = kKvHeads,
+                    .head_dim = kHeadDim,
+                    .scale = 0.3f,
+                    .window = 90,
+                    .softcap = softcap};
   AttentionPlan(kernels, pool, kHeadDim)
-      .run(cache, {{}, {}, {&rows, 1}, {}}, op, queries.data(), nullptr, output.data());
+      .run(cache, {{}, {}, {&rows, 1}, {}}, op, queries.data(), sinks, output.data());
   checksum.add(output);
 }
 
@@ -75,9 +82,41 @@ uint64_t checksum_of(const Kernels& kernels) {
   return checksum.sum();
 }
 
+// Caps, sinks, the q8 cache, latent rows and the gates.
+uint64_t attention_checksum_of(const Kernels& kernels) {
+  constexpr uint32_t kTokens = 130, kHeads = 6, kRank = 40, kRope = 12;
+  Random random(2025);
+  Checksum checksum;
+  std::vector<float> a = normal_values(1000, random), b = normal_values(1000, random), output(1000);
+  kernels.softcap(a.data(), 0.8f, 1000, output.data());
+  checksum.add(output);
+  kernels.clamped_swiglu(a.data(), b.data(), 1.702f, 1.0f, 1000, output.data());
+  checksum.add(output);
+  kernels.sigmoid_multiply(a.data(), b.data(), 1000, output.data());
+  checksum.add(output);
+  add_attention(kernels, KvType::q8, random, checksum, 5.0f, a.data());
+  KvLayerShape layer = {.latent_rank = kRank, .latent_rope = kRope};
+  std::vector<uint32_t> pages = {8, 7, 6, 5, 4, 3, 2, 1, 0};
+  std::vector<float> queries = normal_values(kTokens * kHeads * kRank, random),
+                     rotated = normal_values(kTokens * kHeads * kRope, random), mixed(queries.size());
+  ThreadPool pool(1);
+  SequenceRows rows = {0, kTokens, 0, pages};
+  LatentAttentionOp op = {.query_heads = kHeads, .latent_rank = kRank, .rope_dim = kRope, .scale = 0.3f};
+  for (KvType type : {KvType::f32, KvType::f16, KvType::q8}) {
+    KvCache cache = *KvCache::create({.type = type, .page_tokens = 16, .page_count = 9}, {&layer, 1});
+    for (uint32_t t = 0; t < kTokens; ++t)
+      cache.append_latent(kernels, 0, pages, t, &queries[t * kRank], &rotated[t * kRope]);
+    LatentPlan(kernels, pool, latent_scratch(kRank, kRope).floats)
+        .run(cache, {{}, {}, {&rows, 1}, {}}, op, queries.data(), rotated.data(), mixed.data());
+    checksum.add(mixed);
+  }
+  return checksum.sum();
+}
+
 TEST(Numerics, BitsAreThoseOfEveryOtherBuild) {
   for (Isa isa : available_isas()) {
     EXPECT_EQ(checksum_of(**select_kernels(isa)), kChecksum) << to_string(isa);
+    EXPECT_EQ(attention_checksum_of(**select_kernels(isa)), kAttentionChecksum) << to_string(isa);
   }
 }
 
