@@ -82,7 +82,8 @@ TEST_P(BitEquality, AloneOrAmongOthers) {
   const size_t vocabulary = model_.spec.vocabulary_size;
   constexpr size_t kOthers = 8;
   std::vector<SequenceDriver> drivers;
-  for (uint32_t index = 0; index <= kOthers; ++index) drivers.emplace_back(index + 1, index, kOthers + 1);
+  for (uint32_t index = 0; index <= kOthers; ++index)
+    drivers.emplace_back(index + 1, index, kOthers + 1, kTokens);
   std::mt19937 random(11);
   std::vector<float> together;
   for (size_t done = 0; done < kTokens;) {
