@@ -47,4 +47,17 @@ Result<Sizes> read_sizes(Metadata& metadata) {
   return sizes;
 }
 
+Result<uint32_t> read_main_layers(Metadata& metadata, uint32_t block_count,
+                                  std::vector<std::string>& ignored) {
+  constexpr std::string_view kKey = "nextn_predict_layers";
+  SHOAL_TRY(const uint32_t predictors, metadata.get_whole(kKey, limits::kMaxLayers, 0));
+  if (predictors >= block_count) {
+    return fail(ErrorCode::malformed, fmt::format("'{}' is {}, but there are {} blocks in all",
+                                                  metadata.name(kKey), predictors, block_count));
+  }
+  const uint32_t layers = block_count - predictors;
+  for (uint32_t block = layers; block < block_count; ++block) ignored.push_back(gguf_layer_prefix(block));
+  return layers;
+}
+
 }  // namespace shoal::model

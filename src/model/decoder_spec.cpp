@@ -15,8 +15,11 @@ namespace {
 using formats::Checkpoint;
 
 const std::array kArchitectures = {
-    &kGemma2,   &kGemma3,       &kGemma3Multimodal, &kLlama, &kMinistral, &kMinistral3, &kMistral,
-    &kMistral3, &kMistral3Gguf, &kMixtral,          &kPhi3,  &kQwen2,     &kQwen3,      &kQwen3Moe};
+    &kDeepseek2Gguf, &kDeepseekV2, &kDeepseekV3,   &kGemma2,       &kGemma3,        &kGemma3Multimodal,
+    &kGlm4Moe,       &kGptOss,     &kKimiK2,       &kLlama,        &kMinistral,     &kMinistral3,
+    &kMistral,       &kMistral3,   &kMistral3Gguf, &kMixtral,      &kPhi3,          &kQwen2,
+    &kQwen3,         &kQwen35,     &kQwen35Gguf,   &kQwen35Moe,    &kQwen35MoeGguf, &kQwen35MoeText,
+    &kQwen35Text,    &kQwen3Moe,   &kQwen3Next,    &kQwen3NextGguf};
 
 // The names of one kind, for an error's hint.
 std::string known_names(std::string_view Architecture::* kind) {

@@ -56,7 +56,7 @@ struct AttentionSpec {
   TensorRef query_bias, key_bias, value_bias, output_bias;
   TensorRef query_norm, key_norm;  // [d]
   TensorRef sinks;                 // [H]
-  TensorRef gate;                  // [H*d, D]: heads are multiplied by its sigmoid
+  TensorRef gate, gate_bias;       // [H*d, D] [H*d]: heads are multiplied by its sigmoid
 };
 
 // Multi-head latent attention (engine::LatentAttentionOp). Queries come through `query`, or through

@@ -5,40 +5,8 @@
 #include "base/limits.h"
 
 namespace shoal::model {
-namespace {
-
-using formats::Checkpoint;
-
-TensorRef stack_of(std::string name, uint64_t count, uint64_t rows, uint64_t columns) {
-  TensorRef ref(std::move(name));
-  ref.shape = {count, rows, columns};
-  return ref;
-}
-
-// Gate and up out of one stack: the upper and the lower half of the rows of each matrix.
-void split_gate_up(MixtureSpec& mixture, TensorRef stack, const Checkpoint& checkpoint) {
-  const uint32_t width = mixture.width, experts = mixture.router_op.expert_count;
-  stack.rows = {.first = 0, .length = width};
-  mixture.gate = stack_parts(stack, experts, checkpoint);
-  stack.rows.first = width;
-  mixture.up = stack_parts(stack, experts, checkpoint);
-}
-
-// A tensor for each expert and projection. Ends with the first expert that the file lacks.
-template <class Name>
-void name_one_by_one(MixtureSpec& mixture, const Checkpoint& checkpoint, const Name& name_of,
-                     const ExpertNames& names) {
-  for (uint32_t expert = 0; expert < mixture.router_op.expert_count; ++expert) {
-    mixture.gate.emplace_back(name_of(expert, names.gate));
-    mixture.up.emplace_back(name_of(expert, names.up));
-    mixture.down.emplace_back(name_of(expert, names.down));
-    if (!checkpoint.find(mixture.gate.back().name)) return;
-  }
-}
-
-}  // namespace
-
-std::vector<TensorRef> stack_parts(const TensorRef& stack, uint32_t count, const Checkpoint& checkpoint) {
+std::vector<TensorRef> stack_parts(const TensorRef& stack, uint32_t count,
+                                   const formats::Checkpoint& checkpoint) {
   const formats::TensorInfo* tensor = checkpoint.find(stack.name);
   const bool is_there = tensor && tensor->shape == stack.shape;
   std::vector<TensorRef> parts(is_there ? count : 1, stack);
@@ -46,53 +14,22 @@ std::vector<TensorRef> stack_parts(const TensorRef& stack, uint32_t count, const
   return parts;
 }
 
-void name_experts(MixtureSpec& mixture, const std::string& prefix, uint32_t hidden_size,
-                  const Checkpoint& checkpoint, const ExpertNames& names) {
-  const uint32_t experts = mixture.router_op.expert_count, width = mixture.width;
-  const auto stack = [&](const std::string& name, uint64_t rows, uint64_t columns) {
-    return stack_parts(stack_of(name, experts, rows, columns), experts, checkpoint);
-  };
-  const std::string fused = prefix + "experts.gate_up_proj", stacked = prefix + "switch_mlp.";
-  if (checkpoint.find(fused)) {
-    split_gate_up(mixture, stack_of(fused, experts, uint64_t{2} * width, hidden_size), checkpoint);
-    mixture.down = stack(prefix + "experts.down_proj", hidden_size, width);
-  } else if (checkpoint.find(stacked + "gate_proj.weight")) {
-    mixture.gate = stack(stacked + "gate_proj.weight", width, hidden_size);
-    mixture.up = stack(stacked + "up_proj.weight", width, hidden_size);
-    mixture.down = stack(stacked + "down_proj.weight", hidden_size, width);
-  } else {
-    name_one_by_one(
-        mixture, checkpoint,
-        [&](uint32_t expert, std::string_view projection) {
-          return fmt::format("{}{}{}.{}.weight", prefix, names.list, expert, projection);
-        },
-        names);
-  }
+DenseSpec gguf_shared_expert(const std::string& prefix, uint32_t width) {
+  DenseSpec dense;
+  dense.width = width;
+  dense.gate = TensorRef(prefix + "ffn_gate_shexp.weight");
+  dense.up = TensorRef(prefix + "ffn_up_shexp.weight");
+  dense.down = TensorRef(prefix + "ffn_down_shexp.weight");
+  return dense;
 }
 
-void name_gguf_experts(MixtureSpec& mixture, const std::string& prefix, uint32_t hidden_size,
-                       const Checkpoint& checkpoint) {
-  const uint32_t experts = mixture.router_op.expert_count, width = mixture.width;
-  const auto stack = [&](std::string_view name, uint64_t rows, uint64_t columns) {
-    return stack_parts(stack_of(fmt::format("{}{}", prefix, name), experts, rows, columns), experts,
-                       checkpoint);
-  };
-  if (checkpoint.find(prefix + "ffn_gate.0.weight")) {
-    name_one_by_one(mixture, checkpoint,
-                    [&](uint32_t expert, std::string_view projection) {
-                      return fmt::format("{}{}.{}.weight", prefix, projection, expert);
-                    },
-                    {.gate = "ffn_gate", .up = "ffn_up", .down = "ffn_down"});
-    return;
+Result<uint32_t> shared_experts_width(uint32_t count, uint32_t width) {
+  const uint64_t product = uint64_t{count} * width;
+  if (product > limits::kMaxWidth) {
+    return fail(ErrorCode::malformed, fmt::format("{} shared experts of width {} are wider than {}", count,
+                                                  width, limits::kMaxWidth));
   }
-  const std::string fused = prefix + "ffn_gate_up_exps.weight";
-  if (checkpoint.find(fused)) {
-    split_gate_up(mixture, stack_of(fused, experts, uint64_t{2} * width, hidden_size), checkpoint);
-  } else {
-    mixture.gate = stack("ffn_gate_exps.weight", width, hidden_size);
-    mixture.up = stack("ffn_up_exps.weight", width, hidden_size);
-  }
-  mixture.down = stack("ffn_down_exps.weight", hidden_size, width);
+  return static_cast<uint32_t>(product);
 }
 
 Result<> check_router(const engine::RouterOp& router, std::string_view where) {

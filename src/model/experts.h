@@ -1,5 +1,5 @@
-// Where the experts of a mixture are in a checkpoint, and the router's numbers in a configuration. Files keep
-// experts one by one or in stacks; which way is seen from the tensors that are there.
+// Routers, shared experts and stacks of matrices: what the mixtures of several families have in common beside
+// the names of their experts (config.h).
 #pragma once
 
 #include <cstdint>
@@ -14,23 +14,10 @@
 
 namespace shoal::model {
 
-struct ExpertNames {
-  std::string_view list = "experts.";  // then "3." for expert 3
-  std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
-};
-
-// Fills gate, up and down of the mixture, whose router_op.expert_count and width are set. After `prefix`
-// ("model.layers.3.mlp.") there are, with E experts of width F:
-//   experts.N.gate_proj.weight [F, D] and so on, one for each expert;
-//   switch_mlp.gate_proj.weight [E, F, D] and so on (MLX);
-//   experts.gate_up_proj [E, 2F, D], gate first, and experts.down_proj [E, D, F].
-void name_experts(MixtureSpec& mixture, const std::string& prefix, uint32_t hidden_size,
-                  const formats::Checkpoint& checkpoint, const ExpertNames& names = {});
-
-// ffn_{gate,up,down}_exps.weight, or ffn_gate_up_exps.weight [E, 2F, D] in place of the first two, or one
-// tensor for each expert as old files have them (ffn_gate.3.weight).
-void name_gguf_experts(MixtureSpec& mixture, const std::string& prefix, uint32_t hidden_size,
-                       const formats::Checkpoint& checkpoint);
+// ffn_{gate,up,down}_shexp.weight.
+DenseSpec gguf_shared_expert(const std::string& prefix, uint32_t width);
+// The width of `count` shared experts as one; 0 without any.
+Result<uint32_t> shared_experts_width(uint32_t count, uint32_t width);
 
 // Matrices 0 to count - 1 of a stack [count, ...]. Only the first where the file has no such stack, which is
 // enough for check_tensors to say so: a configuration alone must not cost memory.

@@ -31,6 +31,7 @@ class LayerVisitor {
     required(spec.value, {keys, hidden_});
     required(spec.output, {hidden_, queries});
     optional(spec.gate, {queries, hidden_});
+    optional(spec.gate_bias, {queries});
     optional(spec.query_bias, {queries});
     optional(spec.key_bias, {keys});
     optional(spec.value_bias, {keys});

@@ -25,9 +25,15 @@ struct Architecture {
   std::string_view other_class_name = {};  // is right too
 };
 
+extern const Architecture kDeepseek2Gguf;
+extern const Architecture kDeepseekV2;
+extern const Architecture kDeepseekV3;
 extern const Architecture kGemma2;
 extern const Architecture kGemma3;
 extern const Architecture kGemma3Multimodal;
+extern const Architecture kGlm4Moe;
+extern const Architecture kGptOss;
+extern const Architecture kKimiK2;
 extern const Architecture kLlama;
 extern const Architecture kMinistral;
 extern const Architecture kMinistral3;
@@ -38,6 +44,14 @@ extern const Architecture kMixtral;
 extern const Architecture kPhi3;
 extern const Architecture kQwen2;
 extern const Architecture kQwen3;
+extern const Architecture kQwen35;
+extern const Architecture kQwen35Gguf;
+extern const Architecture kQwen35Moe;
+extern const Architecture kQwen35MoeGguf;
+extern const Architecture kQwen35MoeText;
+extern const Architecture kQwen35Text;
 extern const Architecture kQwen3Moe;
+extern const Architecture kQwen3Next;
+extern const Architecture kQwen3NextGguf;
 
 }  // namespace shoal::model

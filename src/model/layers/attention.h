@@ -39,11 +39,9 @@ class AttentionLayer {
     SHOAL_TRY_VOID(loader.matrix(spec.gate, Cut::rows, layer.gate_));
     SHOAL_TRY_VOID(loader.matrix(spec.output, Cut::columns, layer.output_));
     const std::pair<const TensorRef&, std::optional<Weight>&> vectors[] = {
-        {spec.query_bias, layer.query_bias_},
-        {spec.key_bias, layer.key_bias_},
-        {spec.value_bias, layer.value_bias_},
-        {spec.output_bias, layer.output_bias_},
-        {spec.sinks, layer.sinks_}};
+        {spec.query_bias, layer.query_bias_}, {spec.key_bias, layer.key_bias_},
+        {spec.value_bias, layer.value_bias_}, {spec.output_bias, layer.output_bias_},
+        {spec.gate_bias, layer.gate_bias_},   {spec.sinks, layer.sinks_}};
     for (const auto& [ref, weight] : vectors)
       SHOAL_TRY_VOID(loader.vector(ref, engine::VectorMap::none, weight));
     SHOAL_TRY_VOID(loader.vector(spec.query_norm, model.norm_map, layer.query_norm_));
@@ -75,7 +73,8 @@ class AttentionLayer {
                                  .softcap = spec.softcap};
     const Tensor heads = b.attend(query, key, value, step, op, sinks_ ? &*sinks_ : nullptr);
     if (!gate_) return heads;
-    return b.activate_multiply(projected[3], heads, {.kind = engine::Activation::Kind::sigmoid});
+    const Tensor gate = biased(b, projected[3], gate_bias_);
+    return b.activate_multiply(gate, heads, {.kind = engine::Activation::Kind::sigmoid});
   }
 
   Tensor project(B& b, const Tensor& heads) const {
@@ -89,7 +88,7 @@ class AttentionLayer {
   float epsilon_;
   Weight query_, key_, value_, output_;
   std::optional<Weight> gate_;
-  std::optional<Weight> query_bias_, key_bias_, value_bias_, output_bias_;
+  std::optional<Weight> query_bias_, key_bias_, value_bias_, output_bias_, gate_bias_;
   std::optional<Weight> query_norm_, key_norm_, sinks_;
 };
 
