@@ -42,15 +42,15 @@ Result<double> read_yarn(Metadata& metadata, const RopeOptions& options, RopeSca
   scaling.fast_turns = fast_turns.value_or(32);
   scaling.slow_turns = slow_turns.value_or(1);
   scaling.whole_indices = options.yarn_whole_indices;
-  SHOAL_TRY(const auto extrapolation, metadata.get_positive("rope.scaling.yarn_ext_factor"));
-  if (extrapolation.value_or(1) != 1)
-    return metadata.not_supported("rope.scaling.yarn_ext_factor", fmt::format("{}", *extrapolation));
+  SHOAL_TRY(const double extrapolation, metadata.get_number("rope.scaling.yarn_ext_factor", 1));
+  if (extrapolation != 1)
+    return metadata.not_supported("rope.scaling.yarn_ext_factor", fmt::format("{}", extrapolation));
   SHOAL_TRY(const auto stated, metadata.get_positive("rope.scaling.yarn_attn_factor"));
-  SHOAL_TRY(const auto weight_of_scores, metadata.get_positive(kLogMultiplier));
+  SHOAL_TRY(const double weight_of_scores, metadata.get_number(kLogMultiplier, 0));
   if (stated) return *stated;
-  if (!weight_of_scores) return yarn_magnitude(scaling.factor);
+  if (weight_of_scores == 0) return yarn_magnitude(scaling.factor);
   if (options.log_multiplier_is_for_scores) return 1.0;
-  return yarn_magnitude(scaling.factor) / yarn_magnitude(scaling.factor, *weight_of_scores);
+  return yarn_magnitude(scaling.factor) / yarn_magnitude(scaling.factor, weight_of_scores);
 }
 
 Result<RopeScaling> read_scaling(Metadata& metadata, const RopeOptions& options, double& magnitude) {
@@ -124,10 +124,9 @@ Result<RopeSpec> read_rope(Metadata& metadata, const RopeOptions& options) {
 }
 
 Result<double> read_yarn_score_factor(Metadata& metadata) {
-  SHOAL_TRY(const auto multiplier, metadata.get_positive(kLogMultiplier));
+  SHOAL_TRY(const double multiplier, metadata.get_number(kLogMultiplier, 0));
   SHOAL_TRY(const auto factor, metadata.get_positive("rope.scaling.factor"));
-  if (!multiplier) return 1.0;
-  return std::pow(yarn_magnitude(factor.value_or(1), 10 * *multiplier), 2);
+  return std::pow(yarn_magnitude(factor.value_or(1), 10 * multiplier), 2);
 }
 
 }  // namespace shoal::model
