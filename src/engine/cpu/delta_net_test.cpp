@@ -54,7 +54,7 @@ DeltaNetOp op_of(uint32_t key_heads, uint32_t value_heads, uint32_t key_dim, uin
 
 const DeltaNetOp kOps[] = {
     op_of(2, 4, 16, 16, 4),  op_of(2, 4, 16, 16, 4, true), op_of(1, 1, 5, 20, 2),    op_of(3, 9, 7, 3, 1),
-    op_of(2, 2, 33, 100, 3), op_of(1, 3, 24, 64, 4, true), op_of(2, 4, 128, 128, 4),
+    op_of(2, 2, 33, 100, 3), op_of(1, 3, 24, 64, 4, true), op_of(2, 4, 128, 128, 4), op_of(1, 1, 8, 8, 50),
 };
 
 CpuBackend backend_for(const Layer& layer, CpuBackendOptions options = {}) {

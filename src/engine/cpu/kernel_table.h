@@ -60,7 +60,7 @@ constexpr uint32_t kAttentionRun = 64;       // tokens of a softmax run; runs st
 constexpr uint32_t kLatentQueries = 16;      // query vectors computed together over latent rows, a lane each
 constexpr uint32_t kMaxLatentValues = 4096;  // latent and rotated values of a token
 constexpr uint32_t kCacheBlock = 32;         // values of a q8 cache that share a scale
-constexpr uint32_t kMaxTaps = 32;            // of a short convolution
+constexpr uint32_t kMaxTaps = 256;           // of a short convolution
 constexpr uint32_t kDeltaColumns = 64;       // columns of a delta-rule state computed together
 
 // Bytes a row takes in prepared activations; `columns` is whole blocks.
