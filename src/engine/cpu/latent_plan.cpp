@@ -7,7 +7,8 @@ namespace {
 
 // Multiply-adds below which waking threads costs more than it brings.
 constexpr uint64_t kSerialMultiplyAdds = 128 << 10;
-constexpr uint32_t kColumns = 64;  // of outputs that a thread takes at once
+constexpr uint32_t kColumns = 64;              // of outputs that a thread takes at once
+constexpr uint64_t kMaxSplitTokens = 1 << 20;  // of all tiles; their scores take 64 bytes each
 
 const Kernels::Latent& latent_of(const Kernels& kernels, KvType type) {
   switch (type) {
@@ -67,9 +68,11 @@ void LatentPlan::run(const KvCache& cache, const StepView& step, const LatentAtt
     tiles_[index].scratch = scratch_[thread].data();
     latent.attend(tiles_[index]);
   };
+  uint64_t tokens = 0;
+  for (const LatentTask& tile : tiles_) tokens += context_of(tile);
   if (multiply_adds <= kSerialMultiplyAdds) {
     for (uint32_t index = 0; index < tile_count; ++index) attend_tile(index, 0);
-  } else if (pool_.thread_count() > 1 && tile_count < 3 * pool_.thread_count()) {
+  } else if (pool_.thread_count() > 1 && tile_count < 3 * pool_.thread_count() && tokens <= kMaxSplitTokens) {
     run_split(latent);
   } else {
     pool_.run(tile_count, attend_tile);
