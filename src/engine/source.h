@@ -1,5 +1,6 @@
-// Which values of a checkpoint's tensors make a weight: checkpoints fuse, stack, interleave and transpose matrices in
-// their own ways, and an architecture page says which with these. Shapes are checked by whoever makes them.
+// Which values of a checkpoint's tensors make a weight: checkpoints fuse, stack, interleave and transpose
+// matrices in their own ways, and an architecture page says which with these. Shapes are checked by whoever
+// makes them.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,8 @@
 namespace shoal::engine {
 
 // `count` runs of `length` neighbours: the first starts at `first`, each other `stride` after the one before.
-// length 0: everything from `first` on (count is then 1). Three heads' keys in [q k v] per head of 64 + 16 + 16 rows
-// are {64, 16, 96, 3}; the even rows of eight are {0, 1, 2, 4}.
+// length 0: everything from `first` on (count is then 1). Three heads' keys in [q k v] per head of 64 + 16 +
+// 16 rows are {64, 16, 96, 3}; the even rows of eight are {0, 1, 2, 4}.
 struct Runs {
   uint32_t first = 0;
   uint32_t length = 0;
@@ -19,11 +20,17 @@ struct Runs {
   uint32_t count = 1;
 
   uint32_t size(uint32_t whole) const { return length == 0 ? whole - first : length * count; }
-  uint32_t at(uint32_t index) const { return length == 0 ? first + index : first + index / length * stride + index % length; }
+  bool lie_in(uint64_t whole) const {
+    if (length == 0) return first < whole && count == 1;
+    return count != 0 && first + uint64_t{count - 1} * stride + length <= whole;
+  }
+  uint32_t at(uint32_t index) const {
+    return length == 0 ? first + index : first + index / length * stride + index % length;
+  }
 };
 
-// A matrix out of a tensor [rows, columns], or out of matrix `index` of a tensor [E, rows, columns]: the chosen rows
-// and columns, then transposed if the file has inputs by outputs.
+// A matrix out of a tensor [rows, columns], or out of matrix `index` of a tensor [E, rows, columns]: the
+// chosen rows and columns, then transposed if the file has inputs by outputs.
 struct MatrixSource {
   const formats::TensorInfo* tensor = nullptr;
   uint32_t index = 0;
@@ -34,7 +41,8 @@ struct MatrixSource {
 
 enum class VectorMap : uint8_t { none, plus_one, negative_exponential };  // w, 1 + w, -exp(w)
 
-// A vector out of a tensor, whatever its shape, read as one line; or out of entry `index` of its outermost dimension.
+// A vector out of a tensor, whatever its shape, read as one line; or out of entry `index` of its outermost
+// dimension.
 struct VectorSource {
   const formats::TensorInfo* tensor = nullptr;
   std::optional<uint32_t> index = {};

@@ -5,7 +5,7 @@
 #include "base/assert.h"
 #include "base/limits.h"
 #include "engine/cpu/cpu_backend_state.h"
-#include "formats/dequantise.h"
+#include "formats/tensor_rows.h"
 
 namespace shoal::engine {
 
@@ -105,18 +105,20 @@ float mapped(float value, VectorMap map) {
 Result<> append_values(const formats::Checkpoint& checkpoint, const VectorSource& source,
                        std::vector<float>& values) {
   const formats::TensorInfo& info = *source.tensor;
+  const size_t leading = source.index ? 1 : 0;
   uint64_t count = 1;
-  for (size_t i = source.index ? 1 : 0; i < info.shape.size(); ++i) count *= info.shape[i];
-  if (info.shape.empty() || count == 0 || count > limits::kMaxVocabulary || info.scales) {
+  for (size_t i = leading; i < info.shape.size() && count <= limits::kMaxVocabulary; ++i)
+    count *= info.shape[i];
+  if (info.shape.size() <= leading || count == 0 || count > limits::kMaxVocabulary ||
+      (source.index && *source.index >= info.shape[0]) || !source.values.lie_in(count) ||
+      uint64_t{source.values.length} * source.values.count > count) {
     return fail(ErrorCode::unsupported,
                 fmt::format("tensor {} is not a vector of a size that shoal runs", info.name));
   }
-  SHOAL_TRY(const uint64_t bytes, formats::tensor_bytes(info.type, 1, count));
   std::vector<float> whole(count);
-  SHOAL_TRY_VOID(formats::dequantise(
-      info.type, checkpoint.bytes(info).subspan(source.index.value_or(0) * bytes, bytes), whole));
+  const uint64_t first_row = source.index.value_or(0) * (count / info.shape.back());
+  SHOAL_TRY_VOID(formats::dequantise_rows(checkpoint, info, first_row, whole));
   const uint32_t chosen = source.values.size(static_cast<uint32_t>(count));
-  SHOAL_ASSERT(chosen > 0 && source.values.at(chosen - 1) < count);
   for (uint32_t i = 0; i < chosen; ++i) values.push_back(mapped(whole[source.values.at(i)], source.map));
   return {};
 }

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "engine/source.h"
 #include "formats/checkpoint.h"
+#include "formats/tensor_rows.h"
 #include "formats/tensor_type.h"
 
 namespace shoal::engine::cpu {
@@ -35,6 +36,10 @@ struct FileMatrix {
   formats::TensorType scale_type = formats::TensorType::f32;
   uint32_t group_rows = 1;
   uint32_t group_columns = 0;
+  // The tensor that it is part of, whose rows from `first_tensor_row` on it is; for read_row() alone.
+  const formats::TensorInfo* tensor = nullptr;
+  formats::TensorBytes tensor_bytes = {};
+  uint64_t first_tensor_row = 0;
   // What is wanted of it: the chosen rows and columns, then transposed.
   Runs chosen_rows = {};
   Runs chosen_columns = {};
@@ -56,8 +61,8 @@ struct FileMatrix {
   // Whether a share's columns are whole blocks and groups that lie together in the file, row by row.
   bool has_whole_blocks(const MatrixShare& share) const;
   // The share with each weight as f16 (to nearest even), for a matrix whose blocks are cut or transposed.
-  // `memory` holds the values.
-  FileMatrix widened(const MatrixShare& share, ThreadPool& pool, std::vector<uint16_t>& memory) const;
+  // `memory` holds the values. Error: malformed (a weight that f16 does not hold).
+  Result<FileMatrix> widened(const MatrixShare& share, ThreadPool& pool, std::vector<uint16_t>& memory) const;
 
  private:
   uint32_t chosen_row_count() const { return chosen_rows.size(file_rows); }

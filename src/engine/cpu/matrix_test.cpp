@@ -19,7 +19,7 @@ constexpr Shape kShapes[] = {{1, 1, 1},   {16, 1, 1},  {17, 2, 2},  {40, 3, 3}, 
 
 std::vector<double> exact_product(const FileBytes& file, std::span<const float> input, uint32_t row_count) {
   const std::vector<float> weights = file.values();
-  const uint32_t rows = file.view.file_rows, columns = file.view.file_columns;
+  const uint32_t rows = file.rows(), columns = file.columns();
   std::vector<double> output(size_t{row_count} * rows);
   for (uint32_t t = 0; t < row_count; ++t) {
     for (uint32_t n = 0; n < rows; ++n) {

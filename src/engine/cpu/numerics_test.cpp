@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t kChecksum = 16672326639337882361u;
 constexpr uint64_t kAttentionChecksum = 18109000051331321770u;
+constexpr uint64_t kLaterTypesChecksum = 124895120753635066u;
 
 class Checksum {
  public:
@@ -80,6 +81,22 @@ uint64_t checksum_of(const Kernels& kernels) {
   add_attention(kernels, KvType::f32, random, checksum);
   add_attention(kernels, KvType::f16, random, checksum);
   return checksum.sum();
+}
+
+uint64_t checksum_of_later_types(const Kernels& kernels) {
+  Random random(2025);
+  Checksum checksum;
+  for (const WeightKind& kind : kLaterKinds) {
+    PackedMatrix matrix = pack(random_matrix(kind, 40, 768, random).matrix());
+    checksum.add(product(kernels, matrix, awkward_values(size_t{11} * 768, random), 11));
+  }
+  return checksum.sum();
+}
+
+TEST(Numerics, BitsOfTheLaterTypesAreThoseOfEveryOtherBuild) {
+  for (Isa isa : available_isas()) {
+    EXPECT_EQ(checksum_of_later_types(**select_kernels(isa)), kLaterTypesChecksum) << to_string(isa);
+  }
 }
 
 // Caps, sinks, the q8 cache, latent rows and the gates.

@@ -104,18 +104,19 @@ bool pack_panel(const PanelJob& job, uint32_t panel) {
   return true;
 }
 
-// Writes the panels of `jobs`, whose matrices have one shape; false when a NaN was found.
-bool run_jobs(std::span<PanelJob> jobs, uint32_t panel_count, ThreadPool& pool) {
+// Writes the panels of `jobs`, whose matrices have one shape.
+Result<> run_jobs(std::span<PanelJob> jobs, uint32_t panel_count, ThreadPool& pool) {
   for (PanelJob& job : jobs) {
     if (job.file.has_whole_blocks(job.share)) continue;
-    job.file = job.file.widened(job.share, pool, job.widened);
+    SHOAL_TRY(job.file, job.file.widened(job.share, pool, job.widened));
     job.share.first_row = job.share.first_column = 0;
   }
   std::atomic<bool> good = true;
   pool.run(static_cast<uint32_t>(jobs.size()) * panel_count, [&](uint32_t task, unsigned) {
     if (!pack_panel(jobs[task / panel_count], task % panel_count)) good = false;
   });
-  return good;
+  if (!good) return fail(ErrorCode::malformed, "a weight or its scale is not a number");
+  return {};
 }
 
 }  // namespace
@@ -174,9 +175,7 @@ Result<std::vector<PackedMatrix>> PackedMatrix::pack_stack(
           {files[end], share, matrix.type_, matrix.group_columns_, matrix.panel_bytes_, matrix.panels_, {}});
       bytes += matrix.bytes();
     }
-    if (!run_jobs(jobs, matrices.front().panel_count(), pool)) {
-      return fail(ErrorCode::malformed, "a weight or its scale is not a number");
-    }
+    SHOAL_TRY_VOID(run_jobs(jobs, matrices.front().panel_count(), pool));
     if (packed) packed(first, end);
   }
   return matrices;

@@ -35,13 +35,18 @@ bool pack_q2_k(uint8_t* panel, size_t lane, const RowStrip& strip) {
 
 bool pack_q3_k(uint8_t* panel, size_t lane, const RowStrip& strip) {
   const uint8_t* block = strip.weights;
-  for (size_t b = 0; b < strip.columns / 256; ++b, block += 110, panel += 1856) {
+  for (size_t b = 0; b < strip.columns / 256; ++b, block += 110, panel += 1792) {
     put_half(panel, lane, block + 108);
+    uint8_t low[8] = {}, high[4] = {};
     for (size_t i = 0; i < 16; ++i) {
-      panel[64 + 16 * i + lane] = static_cast<uint8_t>(formats::unpack_q3_k_scale(bytes_at(block + 96), i));
+      const int scale = formats::unpack_q3_k_scale(bytes_at(block + 96), i) + 32;
+      low[i / 2] = static_cast<uint8_t>(low[i / 2] | (scale & 15) << i % 2 * 4);
+      high[i / 4] = static_cast<uint8_t>(high[i / 4] | (scale >> 4) << i % 4 * 2);
     }
-    put_words<16>(panel + 320, lane, block + 32);
-    put_words<8>(panel + 320 + 1024, lane, block);
+    for (size_t i = 0; i < 8; ++i) panel[64 + 16 * i + lane] = low[i];
+    for (size_t i = 0; i < 4; ++i) panel[192 + 16 * i + lane] = high[i];
+    put_words<16>(panel + 256, lane, block + 32);
+    put_words<8>(panel + 256 + 1024, lane, block);
   }
   return true;
 }

@@ -40,7 +40,7 @@ constexpr std::array<PanelInfo, kPanelTypeCount> kPanels = {{
     {kBytes32, Shape::groups, 32, 512, 64},    // affine8_bf16
     {kBytes32, Shape::groups, 32, 512, 128},   // affine8_f32
     {kBytes256, Shape::values, 256, 1344, 0},  // q2_k
-    {kBytes256, Shape::values, 256, 1856, 0},  // q3_k
+    {kBytes256, Shape::values, 256, 1792, 0},  // q3_k
     {kBytes256, Shape::values, 256, 2368, 0},  // q4_k
     {kBytes256, Shape::values, 256, 2880, 0},  // q5_k
     {kBytes256, Shape::values, 256, 3392, 0},  // q6_k

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <gtest/gtest.h>
 #include <iostream>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "engine/engine.h"
 #include "formats/dequantise.h"
 #include "formats/half.h"
+#include "formats/tensor_rows.h"
 
 namespace shoal::engine::cpu {
 
@@ -54,7 +56,6 @@ inline constexpr WeightKind kLaterKinds[] = {
     {formats::TensorType::iq4_xs},
     {formats::TensorType::mxfp4},
     {formats::TensorType::mxfp4_pairs, formats::TensorType::e8m0, 1, 32},
-    {formats::TensorType::f8_e4m3},
     {formats::TensorType::f8_e4m3, formats::TensorType::f32, 128, 128},
     {formats::TensorType::f8_e4m3, formats::TensorType::bf16, 5, 48},
     {formats::TensorType::affine4, formats::TensorType::f16, 1, 64},
@@ -154,40 +155,56 @@ inline Bytes random_weights(formats::TensorType type, uint32_t rows, uint32_t co
 
 // A matrix in the file's form with what lies beside it.
 struct FileBytes {
-  FileMatrix view;
+  formats::TensorInfo info;
   Bytes weights, scales, biases;
 
+  uint32_t rows() const { return static_cast<uint32_t>(info.shape[0]); }
+  uint32_t columns() const { return static_cast<uint32_t>(info.shape[1]); }
   FileMatrix matrix() const {
-    FileMatrix result = view;
-    result.weights = weights;
-    result.scales = scales;
-    result.biases = biases;
-    return result;
+    return {.type = info.type,
+            .file_rows = rows(),
+            .file_columns = columns(),
+            .weights = weights,
+            .scales = scales,
+            .biases = biases,
+            .scale_type = info.scales ? info.scales->type : formats::TensorType::f32,
+            .group_rows = info.group_rows,
+            .group_columns = info.group_columns,
+            .tensor = &info,
+            .tensor_bytes = {weights, scales, biases}};
   }
   std::vector<float> values() const {  // exact, [rows, columns]
-    std::vector<float> all(size_t{view.file_rows} * view.file_columns);
-    for (uint32_t row = 0; row < view.file_rows; ++row) {
-      read_row(matrix(), row, std::span(all).subspan(size_t{row} * view.file_columns, view.file_columns));
-    }
+    std::vector<float> all(size_t{rows()} * columns());
+    EXPECT_TRUE(formats::dequantise_rows(info, {weights, scales, biases}, 0, all).has_value());
     return all;
   }
 };
 
 inline FileBytes random_matrix(const WeightKind& kind, uint32_t rows, uint32_t columns, Random& random) {
   FileBytes file;
-  file.view = {.type = kind.type,
-               .file_rows = rows,
-               .file_columns = columns,
-               .scale_type = kind.scale_type,
+  file.weights = random_weights(kind.type, rows, columns, random);
+  file.info = {.name = "weights",
+               .type = kind.type,
+               .shape = {rows, columns},
+               .file = 0,
+               .offset = 0,
+               .bytes = file.weights.size(),
                .group_rows = kind.group_rows,
                .group_columns = kind.group_columns};
-  file.weights = random_weights(kind.type, rows, columns, random);
   if (kind.group_columns == 0) return file;
   uint32_t scale_rows = (rows + kind.group_rows - 1) / kind.group_rows;
   uint32_t scale_columns = (columns + kind.group_columns - 1) / kind.group_columns;
   file.scales = random_weights(kind.scale_type, scale_rows, scale_columns, random);
+  file.info.scales =
+      std::make_shared<const formats::TensorInfo>(formats::TensorInfo{.name = "scales",
+                                                                      .type = kind.scale_type,
+                                                                      .shape = {scale_rows, scale_columns},
+                                                                      .file = 0,
+                                                                      .offset = 0,
+                                                                      .bytes = file.scales.size()});
   if (kind.type == formats::TensorType::affine4 || kind.type == formats::TensorType::affine8) {
     file.biases = random_weights(kind.scale_type, scale_rows, scale_columns, random);
+    file.info.biases = file.info.scales;
   }
   return file;
 }

@@ -90,45 +90,56 @@ struct Q2_K {
 struct Q3_K {
   static constexpr ActivationFormat kActivations = ActivationFormat::q8_256;
 
-  template <int half, int quarter, int rows>
-  static void add_quarter(const uint8_t* panel, const uint8_t* tile, I32x16 (&totals)[rows]) {
-    const uint8_t *low = panel + 320 + half * 512, *third = panel + 320 + 1024;
-    for (int sub = 0; sub < 2; ++sub) {
-      const int index = half * 8 + quarter * 2 + sub;
-      const uint8_t* activations = tile + index * 16 * rows;
-      I32x16 dots[rows];
-      load_rows<rows>(tile + kTileBiases * rows + index * 4 * rows, dots);
-#pragma GCC unroll kUnroll
-      for (int r = 0; r < rows; ++r) dots[r] = shift_right_arithmetic<3>(dots[r]);  // -32 sums to -4 sums
-#pragma GCC unroll kUnroll
-      for (int i = 0; i < 4; ++i) {
-        const int word = 64 * (sub * 4 + i);
-        U8x64 weights = join_bit<4 * half + quarter, 2>(two_bits<2 * quarter>(load_bytes(low + word)),
-                                                        load_bytes(third + word));
-        dot_small_rows<rows>(weights, activations + 4 * (i * rows), dots);
-      }
-      add_sub_block<rows>(dots, load_i8(panel + 64 + index * 16), totals);
-    }
+  template <int index>
+  static I32x16 load_scale(const uint8_t* panel) {  // six bits, 32 too high
+    I32x16 low = load_u8(panel + 64 + index / 2 * 16), high = load_u8(panel + 192 + index / 4 * 16);
+    if constexpr (index % 2 == 1) low = shift_right_arithmetic<4>(low);
+    high = shift_left<4>(shift_right_arithmetic<index % 4 * 2>(high));
+    return add(add(bit_and(low, broadcast(int32_t{15})), bit_and(high, broadcast(int32_t{48}))),
+               broadcast(int32_t{-32}));
   }
 
-  template <int half, int rows>
+  // Sixteen values: half `index / 8` of the block, quarter `index / 2 % 4` of it.
+  template <int index, int rows>
+  static void add_sub(const uint8_t* panel, const uint8_t* tile, I32x16 (&totals)[rows]) {
+    constexpr int half = index / 8, quarter = index / 2 % 4, sub = index % 2;
+    const uint8_t *low = panel + 256 + half * 512 + sub * 256, *third = panel + 256 + 1024 + sub * 256;
+    const uint8_t* activations = tile + index * 16 * rows;
+    I32x16 dots[rows];
+    load_rows<rows>(tile + kTileBiases * rows + index * 4 * rows, dots);
+#pragma GCC unroll kUnroll
+    for (int r = 0; r < rows; ++r) dots[r] = shift_right_arithmetic<3>(dots[r]);  // -32 sums to -4 sums
+#pragma GCC unroll kUnroll
+    for (int i = 0; i < 4; ++i) {
+      U8x64 weights = join_bit<4 * half + quarter, 2>(two_bits<2 * quarter>(load_bytes(low + 64 * i)),
+                                                      load_bytes(third + 64 * i));
+      dot_small_rows<rows>(weights, activations + 4 * (i * rows), dots);
+    }
+    add_sub_block<rows>(dots, load_scale<index>(panel), totals);
+  }
+
+  template <int first, int rows>
   static void add_half(const uint8_t* panel, const uint8_t* tile, I32x16 (&totals)[rows]) {
-    add_quarter<half, 0, rows>(panel, tile, totals);
-    add_quarter<half, 1, rows>(panel, tile, totals);
-    add_quarter<half, 2, rows>(panel, tile, totals);
-    add_quarter<half, 3, rows>(panel, tile, totals);
+    add_sub<first, rows>(panel, tile, totals);
+    add_sub<first + 1, rows>(panel, tile, totals);
+    add_sub<first + 2, rows>(panel, tile, totals);
+    add_sub<first + 3, rows>(panel, tile, totals);
+    add_sub<first + 4, rows>(panel, tile, totals);
+    add_sub<first + 5, rows>(panel, tile, totals);
+    add_sub<first + 6, rows>(panel, tile, totals);
+    add_sub<first + 7, rows>(panel, tile, totals);
   }
 
   template <int rows>
   static void accumulate(const uint8_t* panel, const MatrixTask& task, const uint8_t* tile,
                          F32x16 (&sums)[rows]) {
     for (uint32_t block = 0; block < task.columns / 256;
-         ++block, panel += 1856, tile += kTileSuperBytes * rows) {
-      prefetch_block<rows, 1856>(panel + 2 * 1856);
+         ++block, panel += 1792, tile += kTileSuperBytes * rows) {
+      prefetch_block<rows, 1792>(panel + 2 * 1792);
       I32x16 totals[rows];
       zero_rows<rows>(totals);
       add_half<0, rows>(panel, tile, totals);
-      add_half<1, rows>(panel, tile, totals);
+      add_half<8, rows>(panel, tile, totals);
       add_scaled<rows>(totals, load_f16(panel), tile + kTileScales * rows, sums);
     }
   }
