@@ -278,9 +278,14 @@ TEST_F(ChangedConfig, RefusesFieldsThatChangeTheMaths) {
        "partial_rotary_factor"},
       {R"({"attn_logit_softcapping":50.0})", "'attn_logit_softcapping' is 5E1"},
       {R"({"pretraining_tp":2})", "'pretraining_tp' is 2"},
+      {R"({"residual_multiplier":0.22})", "'residual_multiplier' is 2.2E-1"},
+      {R"({"use_qk_norm":true})", "'use_qk_norm' is true"},
+      {R"({"no_rope_layers":[1,0]})", "'no_rope_layers' is [1,0]"},
+      {R"({"logits_scaling":8})", "'logits_scaling' is 8"},
+      {R"({"is_causal":false})", "'is_causal' is false"},
       {R"({"rope_scaling":{"rope_type":"dynamic","factor":2.0}})", "is \"dynamic\""},
       {R"({"rope_parameters":{"full_attention":{"rope_theta":10000}}})", "'rope_parameters.full_attention'"},
-      {R"({"model_type":"gemma2"})", "'model_type' is 'gemma2'"},
+      {R"({"model_type":"mamba"})", "'model_type' is 'mamba'"},
       {R"({"architectures":["LlamaForSequenceClassification"]})", "LlamaForSequenceClassification"}};
   for (const auto& [change, named] : changes) {
     const auto spec = read_with(change);
@@ -295,6 +300,7 @@ TEST_F(ChangedConfig, TakesFieldsThatSayNothingNew) {
                              R"({"sliding_window":4096,"use_sliding_window":false})",
                              R"({"partial_rotary_factor":1.0})", R"({"layer_types":["full_attention"]})",
                              R"({"rope_scaling":null})", R"({"rope_scaling":{"type":"default"}})",
+                             R"({"residual_multiplier":1.0,"use_qk_norm":false,"is_causal":true})",
                              R"({"head_dim":null})", R"({"num_experts":0})", R"({"attention_bias":null})"}) {
     const auto spec = read_with(change);
     EXPECT_TRUE(spec) << change << ": " << spec.error().text();

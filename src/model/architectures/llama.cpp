@@ -3,7 +3,7 @@
 //
 // In safetensors the rotary pairs of a head are its two halves. GGUF stores the rows of attn_q and attn_k
 // permuted, so that pairs are neighbours, and llama3's frequency scaling as the tensor rope_freqs.weight.
-// There, Mistral and Mixtral are "llama" too, without Mistral's window.
+// There, Mistral and Mixtral are "llama" too; Mistral's window is rarely stored.
 #include <algorithm>
 #include <fmt/format.h>
 
@@ -61,6 +61,8 @@ Result<DecoderSpec> read_gguf(Metadata& metadata) {
                                                       .head_dim = sizes.head_dim,
                                                       .context_tokens = sizes.context_tokens}));
   SHOAL_TRY(const uint32_t width, metadata.require_count("feed_forward_length", limits::kMaxWidth));
+  SHOAL_TRY(const uint32_t window,
+            metadata.get_whole("attention.sliding_window", limits::kMaxContextTokens, 0));
   SHOAL_TRY(const uint32_t experts, metadata.get_whole("expert_count", limits::kMaxExperts, 0));
   MixtureSpec mixture;
   if (experts > 0) {
@@ -75,6 +77,7 @@ Result<DecoderSpec> read_gguf(Metadata& metadata) {
     name_gguf_layer_norms(layer, prefix);
     AttentionSpec attention = make_attention(sizes, rope);
     name_gguf_attention(attention, prefix, checkpoint);
+    attention.window = window;
     layer.mixer = std::move(attention);
     layer.feed_forward = gguf_dense_feed_forward(prefix, width, {}, checkpoint);
     if (experts == 0) continue;
