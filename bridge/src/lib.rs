@@ -8,6 +8,7 @@ mod decoder;
 mod digest;
 mod errors;
 mod filters;
+mod growth;
 mod json;
 mod python;
 mod python_strings;

@@ -1,10 +1,13 @@
 //! tokenizer.h over the tokenizers library.
 
+use crate::confined::{self, Overrun};
 use crate::decoder::Decoder;
 use crate::errors::{caller_string, caller_tokens, contain, failing, guard, Failure, Outcome, Status, View};
+use crate::growth;
 use crate::special::{is_control, AddedTokens, Cuts};
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
+use std::time::Duration;
 use tokenizers::tokenizer::pre_tokenizer::OffsetType;
 use tokenizers::{Model, PreTokenizer, Token, Tokenizer};
 
@@ -18,11 +21,39 @@ pub struct Opened {
     vocabulary_size: usize,
 }
 
-fn open(json: &[u8], max_ids: u32) -> Outcome<Opened> {
+/// Honest files need a few times their size; hostile ones announce arrays that they do not hold.
+const OPEN_MEMORY_BYTES: u64 = 1 << 30;
+const OPEN_MEMORY_PER_BYTE: u64 = 16;
+const OPEN_TIME: Duration = Duration::from_secs(300);
+
+fn read(json: &[u8]) -> Outcome<Tokenizer> {
     let malformed = |error| Failure::new(Status::Malformed, format!("tokenizer.json: {error}"));
     let mut tokenizer = Tokenizer::from_bytes(json).map_err(malformed)?;
+    if !growth::is_bounded(&tokenizer) {
+        let text = "tokenizer.json: its replacements make a text thousands of times longer";
+        return Err(Failure::new(Status::Limit, text));
+    }
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(failing(Status::Malformed))?;
+    // Some files are read without complaint and fault at their first use.
+    if let Ok(encoding) = tokenizer.encode_fast("Trial, ½ 123\n▁é  <s>", true) {
+        let _ = tokenizer.decode(encoding.get_ids(), false);
+    }
+    Ok(tokenizer)
+}
+
+fn open(json: &[u8], max_ids: u32) -> Outcome<Opened> {
+    let json = json.to_vec();
+    let memory = OPEN_MEMORY_BYTES + OPEN_MEMORY_PER_BYTE * json.len() as u64;
+    let tokenizer = match confined::run(memory, OPEN_TIME, move || read(&json)) {
+        Ok(outcome) => outcome?,
+        Err(Overrun::Fault) => return Err(Failure::new(Status::Malformed, "tokenizer.json: it cannot be read")),
+        Err(Overrun::Memory) => {
+            let text = format!("tokenizer.json: reading it needs more than {memory} bytes of memory");
+            return Err(Failure::new(Status::Limit, text));
+        }
+        Err(Overrun::Time) => return Err(Failure::new(Status::Limit, "tokenizer.json: reading it takes too long")),
+    };
     let largest = tokenizer.get_vocab(true).into_values().max();
     let vocabulary_size = largest.map_or(0, |id| id as usize + 1);
     if vocabulary_size > max_ids as usize {

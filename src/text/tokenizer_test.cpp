@@ -160,6 +160,58 @@ TEST(Tokenizer, BrokenFilesAreErrors) {
   }
 }
 
+// A tokenizer.json of three tokens with one member replaced.
+std::string with_member(std::string_view name, std::string_view value) {
+  std::string json = R"({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], )";
+  for (std::string_view member : {"normalizer", "pre_tokenizer", "post_processor", "decoder"}) {
+    json += "\"" + std::string(member) + "\": " + std::string(member == name ? value : "null") + ", ";
+  }
+  constexpr std::string_view kModel =
+      R"({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]})";
+  return json + "\"model\": " + std::string(name == "model" ? value : kModel) + "}";
+}
+
+TEST(Tokenizer, HostileFilesAreErrors) {
+  ASSERT_TRUE(Tokenizer::from_json(with_member("", "")).has_value()) << "the control";
+  std::string deep = R"({"type": "Lowercase"})";
+  for (int level = 0; level < 5000; ++level) deep = R"({"type": "Sequence", "normalizers": [)" + deep + "]}";
+  const auto split = [](const std::string& pattern) {
+    return R"({"type": "Split", "pattern": {"Regex": ")" + pattern +
+           R"("}, "behavior": "Isolated", "invert": false})";
+  };
+  const std::string blow_up =
+      R"({"type": "Replace", "pattern": {"String": ""}, "content": ")" + std::string(2000, 'x') + R"("})";
+  const std::vector<std::pair<std::string, std::string>> files = {
+      {"normalizer", deep},
+      {"pre_tokenizer", split("(?:a{1000}){1000}")},
+      {"pre_tokenizer", split(std::string(100'000, '(') + std::string(100'000, ')'))},
+      {"pre_tokenizer", split("(")},
+      {"pre_tokenizer", R"({"type": "FixedLength", "length": 0})"},
+      // A table of four gigabytes, and one whose entries lead out of it.
+      {"normalizer", R"({"type": "Precompiled", "precompiled_charsmap": "/P///2FiY2Q="})"},
+      {"normalizer", R"({"type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAABhAA=="})"},
+      {"normalizer", R"({"type": "Precompiled", "precompiled_charsmap": "!"})"},
+      {"normalizer", R"({"type": "Sequence", "normalizers": [)" + blow_up + ", " + blow_up + "]}"},
+      {"decoder", R"({"type": "Sequence", "decoders": [)" + blow_up + ", " + blow_up + "]}"},
+      {"decoder", R"({"type": "Strip", "content": "a", "start": 4294967295, "stop": 4294967295})"},
+      {"post_processor",
+       R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "z", "type_id": 0}}], "pair": [],
+           "special_tokens": {}})"},
+      {"model", R"({"type": "BPE", "vocab": {"a": 4294967295}, "merges": []})"},
+      {"model", R"({"type": "BPE", "vocab": {"a": -1}, "merges": []})"},
+      {"model", R"({"type": "BPE", "vocab": {"a": 0, "aa": 1}, "merges": ["a a", "aa a"]})"},
+      {"model", R"({"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 2})"},
+      {"model", R"({"type": "Unigram", "unk_id": 9, "vocab": [["a", 0]]})"},
+  };
+  for (const auto& [member, value] : files) {
+    const auto refused = Tokenizer::from_json(with_member(member, value));
+    ASSERT_FALSE(refused.has_value()) << member << " " << value.substr(0, 100);
+    EXPECT_TRUE(refused.error().code == ErrorCode::malformed ||
+                refused.error().code == ErrorCode::limit_exceeded)
+        << refused.error().text();
+  }
+}
+
 TEST(Tokenizer, CatastrophicPatternEndsInBoundedTime) {
   const Tokenizer tokenizer = testing::open_tokenizer(fixture("bad/tok_regex_dir"));
   const std::string text = std::string(40, 'a') + "!";
