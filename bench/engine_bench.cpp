@@ -1,4 +1,5 @@
-// engine_bench load|products: what the CPU engine reaches on this machine, one line of JSON a figure.
+// engine_bench load [THREADS] | products: what the CPU engine reaches on this machine, one line of JSON a
+// figure.
 //   load: GB/s of file bytes from a mapped file in the page cache to packed weights, for each type that GGUF
 //   has products: weights a second of one row times a matrix that no cache holds, and of 256 rows, for each
 //   type
@@ -9,7 +10,7 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
-#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/system.h"
@@ -112,14 +113,11 @@ T need(Result<T> result) {
   std::exit(1);
 }
 
-// Of this process, all threads together.
+// Of this process, all threads together: what another load on the machine changes least.
 double processor_seconds() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  auto of = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
-  };
-  return of(usage.ru_utime) + of(usage.ru_stime);
+  timespec time = {};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 struct LoadTime {
@@ -155,7 +153,6 @@ void load(unsigned threads) {
     const double gigabytes = static_cast<double>(std::filesystem::file_size(path)) / 1e9;
     fmt::print("{{\"name\": \"load {}, {} threads\", \"value\": {:.2f}, \"unit\": \"GB/s\"}}\n", kind.label,
                threads, gigabytes / best.seconds);
-    // What another load on the machine does not change.
     fmt::print(
         "{{\"name\": \"load {}, by a core's own time\", \"value\": {:.2f}, \"unit\": \"GB/s a core\"}}\n",
         kind.label, gigabytes / best.processor_seconds);
@@ -164,12 +161,8 @@ void load(unsigned threads) {
   std::filesystem::remove(path);
 }
 
-struct Matrix {
-  engine::cpu::PackedMatrix packed;
-  uint64_t file_bytes;
-};
-
-Matrix random_matrix(const Kind& kind, uint32_t rows, uint32_t columns, engine::cpu::ThreadPool& pool) {
+engine::cpu::PackedMatrix random_matrix(const Kind& kind, uint32_t rows, uint32_t columns,
+                                        engine::cpu::ThreadPool& pool) {
   std::vector<std::byte> weights(*formats::tensor_bytes(kind.type, rows, columns)), scales, biases;
   fill(weights);
   if (kind.group_columns != 0) {
@@ -186,42 +179,42 @@ Matrix random_matrix(const Kind& kind, uint32_t rows, uint32_t columns, engine::
                                   .biases = biases,
                                   .scale_type = kind.scale_type,
                                   .group_columns = kind.group_columns};
-  return {need(engine::cpu::PackedMatrix::pack(file, {.rows = rows, .columns = columns}, pool)),
-          weights.size() + scales.size()};
+  return need(engine::cpu::PackedMatrix::pack(file, {.rows = rows, .columns = columns}, pool));
 }
 
-// Weights met a second, in 1e9.
-double multiply(const Matrix& matrix, uint32_t row_count, engine::cpu::ThreadPool& pool) {
+// Weights met a second of a core's own time, in 1e9.
+double multiply(const engine::cpu::PackedMatrix& matrix, uint32_t row_count, engine::cpu::ThreadPool& pool) {
   engine::cpu::Arena arena;
   engine::cpu::MatrixProduct product(**engine::cpu::select_kernels(std::nullopt), pool, arena);
-  const uint32_t rows = matrix.packed.rows(), columns = matrix.packed.columns();
+  const uint32_t rows = matrix.rows(), columns = matrix.columns();
   std::vector<float> input(size_t{row_count} * columns), output(size_t{row_count} * rows);
   for (size_t i = 0; i < input.size(); ++i) input[i] = static_cast<float>(i % 17) - 8;
-  const engine::cpu::ProductOutput target = {&matrix.packed, output.data()};
+  const engine::cpu::ProductOutput target = {&matrix, output.data()};
   double best = 1e9;
   for (int i = 0; i < 7; ++i) {
-    const double start = seconds();
+    const double start = processor_seconds();
     product.run(input.data(), row_count, columns, {&target, 1});
-    best = std::min(best, seconds() - start);
+    best = std::min(best, processor_seconds() - start);
   }
   return static_cast<double>(rows) * columns * row_count / best / 1e9;
 }
 
-void products(unsigned threads) {
-  engine::cpu::ThreadPool pool(threads);
+void products() {
+  engine::cpu::ThreadPool pool(1);
   for (const Kind& kind : kKinds) {
-    const Matrix large = random_matrix(kind, 8192, 16384, pool);
+    const engine::cpu::PackedMatrix large = random_matrix(kind, 8192, 16384, pool);
+    const double bits = static_cast<double>(large.bytes()) * 8 / (8192.0 * 16384);
     const double alone = multiply(large, 1, pool);
-    const double bits = static_cast<double>(large.packed.bytes()) * 8 / (8192.0 * 16384);
-    const Matrix small = random_matrix(kind, 1024, 4096, pool);
+    const engine::cpu::PackedMatrix small = random_matrix(kind, 1024, 4096, pool);
     const double together = multiply(small, 256, pool);
-    fmt::print(
-        "{{\"name\": \"{}, {} threads, bits {:.3f}: one row\", \"value\": {:.1f}, \"unit\": \"GB/s\"}}\n",
-        kind.label, threads, bits, alone * bits / 8);
-    fmt::print("{{\"name\": \"{}, {} threads: one row\", \"value\": {:.1f}, \"unit\": \"Gweights/s\"}}\n",
-               kind.label, threads, alone);
-    fmt::print("{{\"name\": \"{}, {} threads: 256 rows\", \"value\": {:.0f}, \"unit\": \"Gop/s\"}}\n",
-               kind.label, threads, 2 * together);
+    auto print = [&](const char* what, double value, const char* unit) {
+      fmt::print("{{\"name\": \"{}: {}\", \"value\": {:.3f}, \"unit\": \"{}\"}}\n", kind.label, what, value,
+                 unit);
+    };
+    print("packed", bits, "bits a weight");
+    print("one row", alone * bits / 8, "GB/s a core");
+    print("one row", alone, "Gweights/s a core");
+    print("256 rows", 2 * together, "Gop/s a core");
     std::fflush(stdout);
   }
 }
@@ -234,9 +227,9 @@ int main(int count, char** words) {
   if (what == "load") {
     load(std::max(1u, threads));
   } else if (what == "products") {
-    products(std::max(1u, threads));
+    products();
   } else {
-    fmt::print(stderr, "engine_bench: takes load or products, and a count of threads\n");
+    fmt::print(stderr, "engine_bench: takes load [THREADS] or products\n");
     return 1;
   }
 }
