@@ -62,7 +62,11 @@ std::vector<int32_t> end_of_sequence_ids(const Checkpoint& checkpoint) {
   if (auto text = checkpoint.read_sibling("generation_config.json", limits::kMaxConfigBytes)) {
     if (auto generation = parse_json_object(*text, "generation_config.json")) add_from_json(ids, *generation);
   }
-  if (checkpoint.config()) add_from_json(ids, *checkpoint.config());
+  if (const JsonObject* config = checkpoint.config()) {
+    add_from_json(ids, *config);
+    const Json* text = find(*config, "text_config");  // of a multimodal checkpoint
+    if (text && text->is_object()) add_from_json(ids, text->get_object());
+  }
   return ids;
 }
 

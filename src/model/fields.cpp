@@ -301,7 +301,8 @@ Result<> Fields::refuse_unused() const {
     return not_supported("is_causal");
   for (const auto& [name, value] : *object_) {
     const bool is_part = !path_.empty() && value.is_object();  // a whole section that nobody read
-    if (is_part && !read_.contains(std::string_view(name))) return not_supported(name);
+    if (!is_part || value.get_object().empty() || name == "id2label" || name == "label2id") continue;
+    if (!read_.contains(std::string_view(name))) return not_supported(name);
   }
   return {};
 }

@@ -111,7 +111,7 @@ TEST_F(Pages, Gemma3InsideAMultimodalCheckpointMayLeaveNearlyAllToDefaults) {
     const auto spec = read_directory(
         R"({"model_type":"gemma3","architectures":["Gemma3ForConditionalGeneration"],"vision_config":{"a":1},
             "text_config":{"model_type":"gemma3_text","hidden_size":40,"intermediate_size":24,
-            "num_hidden_layers":1,"rope_scaling":{"factor":8.0,"rope_type":"linear"},"sliding_window":1024}})",
+            "num_hidden_layers":1,"id2label":{"0":"A"},"pruned_heads":{},"rope_scaling":{"factor":8.0,"rope_type":"linear"},"sliding_window":1024}})",
         shapes);
     ASSERT_TRUE(spec) << prefix << ": " << spec.error().text();
     EXPECT_TRUE(spec->tied());
