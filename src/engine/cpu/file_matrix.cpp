@@ -37,12 +37,11 @@ Result<FileMatrix> FileMatrix::of(const formats::Checkpoint& checkpoint, const M
   const TensorInfo& info = *source.tensor;
   const size_t dimensions = info.shape.size();
   const uint64_t count = dimensions == 3 ? info.shape[0] : 1;
-  if (dimensions < 1 || dimensions > 3 || source.index >= count || info.type == TensorType::e8m0) {
+  if (dimensions < 2 || dimensions > 3 || source.index >= count || info.type == TensorType::e8m0) {
     return fail(ErrorCode::unsupported, fmt::format("tensor {} is not a matrix, or not a stack of {} of them",
                                                     info.name, uint64_t{source.index} + 1));
   }
-  const uint64_t rows = dimensions == 1 ? 1 : info.shape[dimensions - 2];  // one row may be a plain vector
-  const uint64_t columns = info.shape[dimensions - 1];
+  const uint64_t rows = info.shape[dimensions - 2], columns = info.shape[dimensions - 1];
   if (rows == 0 || columns == 0 || rows > limits::kMaxVocabulary || columns > limits::kMaxWidth) {
     return fail(ErrorCode::unsupported,
                 fmt::format("tensor {} is not a matrix of a size that shoal runs", info.name));

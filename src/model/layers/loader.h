@@ -23,7 +23,12 @@ class Loader {
   Loader(B& backend, const formats::Checkpoint& checkpoint) : backend_(backend), checkpoint_(checkpoint) {}
 
   Result<> matrix(const TensorRef& ref, engine::Cut cut, Weight& weight) const {
-    SHOAL_TRY(const engine::MatrixSource source, matrix_source(ref));
+    SHOAL_TRY(engine::MatrixSource source, matrix_source(ref));
+    formats::TensorInfo row = *source.tensor;
+    if (row.shape.size() == 1) {  // some files hold a matrix of one row as a vector
+      row.shape.insert(row.shape.begin(), 1);
+      source.tensor = &row;
+    }
     SHOAL_TRY(weight, backend_.load_matrix(checkpoint_, source, cut));
     return {};
   }
