@@ -175,7 +175,7 @@ TEST(CpuWeights, RefusesSourcesThatTheTensorDoesNotHave) {
   const TensorInfo& norm = *checkpoint.find("model.norm.weight");
   const auto rows = static_cast<uint32_t>(info.shape[0]);
   for (const MatrixSource& source :
-       {MatrixSource{.tensor = &norm}, MatrixSource{.tensor = &info, .index = 1},
+       {MatrixSource{.tensor = &norm, .index = 1}, MatrixSource{.tensor = &info, .index = 1},
         MatrixSource{.tensor = &info, .rows = {rows, 0, 0, 1}},
         MatrixSource{.tensor = &info, .rows = {0, 2, rows, 2}},
         MatrixSource{.tensor = &info, .columns = {0, 4'000'000'000u, 4'000'000'000u, 4'000'000'000u}}}) {

@@ -13,13 +13,15 @@
 namespace shoal::engine::cpu {
 namespace {
 
-// Each of these adds the dot products of 32 codes to dots[r]; it counts each code kTaken too low.
+// Each of these adds the dot products of 32 codes to dots[r]; it counts each code kTaken too low. Inlined by
+// force: in a call the dots would leave their registers.
 
 struct FourBits {
   static constexpr int kTaken = 0;
   static constexpr size_t kBytes = 256;
   template <int rows>
-  static void add_dots(const uint8_t* words, const uint8_t* tile, I32x16 (&dots)[rows]) {
+  [[gnu::always_inline]] static inline void add_dots(const uint8_t* words, const uint8_t* tile,
+                                                     I32x16 (&dots)[rows]) {
 #pragma GCC unroll kUnroll
     for (int i = 0; i < 4; ++i) {
       U8x64 both = load_bytes(words + 64 * i);
@@ -33,14 +35,16 @@ struct FiveBits {
   static constexpr int kTaken = 0;
   static constexpr size_t kBytes = 320;
   template <int word, int rows>
-  static void add_word(const uint8_t* words, const uint8_t* tile, U8x64 fifth, I32x16 (&dots)[rows]) {
+  [[gnu::always_inline]] static inline void add_word(const uint8_t* words, const uint8_t* tile, U8x64 fifth,
+                                                     I32x16 (&dots)[rows]) {
     U8x64 both = load_bytes(words + 64 * word);
     dot_small_rows<rows>(join_bit<word, 4>(low_nibbles(both), fifth), tile + 4 * (word * rows), dots);
     dot_small_rows<rows>(join_bit<word + 4, 4>(high_nibbles(both), fifth), tile + 4 * ((word + 4) * rows),
                          dots);
   }
   template <int rows>
-  static void add_dots(const uint8_t* words, const uint8_t* tile, I32x16 (&dots)[rows]) {
+  [[gnu::always_inline]] static inline void add_dots(const uint8_t* words, const uint8_t* tile,
+                                                     I32x16 (&dots)[rows]) {
     U8x64 fifth = load_bytes(words + 256);
     add_word<0, rows>(words, tile, fifth, dots);
     add_word<1, rows>(words, tile, fifth, dots);
@@ -53,7 +57,8 @@ struct EightBits {
   static constexpr int kTaken = kByteWeightsAreOffset ? 0 : 128;
   static constexpr size_t kBytes = 512;
   template <int rows>
-  static void add_dots(const uint8_t* words, const uint8_t* tile, I32x16 (&dots)[rows]) {
+  [[gnu::always_inline]] static inline void add_dots(const uint8_t* words, const uint8_t* tile,
+                                                     I32x16 (&dots)[rows]) {
 #pragma GCC unroll kUnroll
     for (int i = 0; i < 8; ++i)
       dot_bytes_rows<rows>(byte_weights(words + 64 * i), tile + 4 * (i * rows), dots);
@@ -64,7 +69,8 @@ struct Iq4Bits {  // codes are the codebook's values + 128
   static constexpr int kTaken = kByteWeightsAreOffset ? 0 : 128;
   static constexpr size_t kBytes = 256;
   template <int rows>
-  static void add_dots(const uint8_t* words, const uint8_t* tile, I32x16 (&dots)[rows]) {
+  [[gnu::always_inline]] static inline void add_dots(const uint8_t* words, const uint8_t* tile,
+                                                     I32x16 (&dots)[rows]) {
 #pragma GCC unroll kUnroll
     for (int i = 0; i < 4; ++i) {
       U8x64 both = load_bytes(words + 64 * i);
