@@ -109,6 +109,7 @@ struct Symmetric {
                          F32x16 (&sums)[rows]) {
     for (uint32_t block = 0; block < task.columns / 32; ++block, tile += kTileBlockBytes * rows) {
       const uint8_t* pair = panel + size_t{block / 2} * (64 + 2 * Codes::kBytes);
+      if (block % 2 == 0) prefetch_block<rows, 64 + 2 * Codes::kBytes>(pair + 4 * (64 + 2 * Codes::kBytes));
       I32x16 dots[rows];
       start_dots<zero - Codes::kTaken, rows>(tile + 36 * rows, dots);
       Codes::template add_dots<rows>(pair + 64 + block % 2 * Codes::kBytes, tile, dots);
