@@ -7,7 +7,6 @@
 #include "base/assert.h"
 #include "base/limits.h"
 #include "engine/cpu/thread_pool.h"
-#include "formats/half.h"
 
 namespace shoal::engine::cpu {
 namespace {
@@ -99,25 +98,24 @@ bool FileMatrix::has_whole_blocks(const MatrixShare& share) const {
 }
 
 Result<FileMatrix> FileMatrix::widened(const MatrixShare& share, ThreadPool& pool,
-                                       std::vector<uint16_t>& memory) const {
-  constexpr float kLargest = 65504;
+                                       std::vector<float>& memory) const {
   memory.resize(size_t{share.rows} * share.columns);
   const uint32_t first_row = transposed ? share.first_column : share.first_row;
   const uint32_t first_column = transposed ? share.first_row : share.first_column;
   const uint32_t row_count = transposed ? share.columns : share.rows;
   const uint32_t column_count = transposed ? share.rows : share.columns;
-  std::atomic<bool> fits = true;
+  std::atomic<bool> good = true;
   pool.run(row_count, [&](uint32_t row, unsigned) {
     std::vector<float> values(file_columns);
     read_row(*this, chosen_rows.at(first_row + row), values);
     for (uint32_t column = 0; column < column_count; ++column) {
       const float value = values[chosen_columns.at(first_column + column)];
-      if (!(std::abs(value) <= kLargest)) fits = false;
-      memory[size_t{row} * column_count + column] = formats::f32_to_f16(value);
+      if (!std::isfinite(value)) good = false;
+      memory[size_t{row} * column_count + column] = value;
     }
   });
-  if (!fits) return fail(ErrorCode::malformed, "a weight is not a number, or larger than f16 holds");
-  return FileMatrix{.type = TensorType::f16,
+  if (!good) return fail(ErrorCode::malformed, "a weight is not a number");
+  return FileMatrix{.type = TensorType::f32,
                     .file_rows = row_count,
                     .file_columns = column_count,
                     .weights = std::as_bytes(std::span(memory)),

@@ -60,9 +60,9 @@ struct FileMatrix {
 
   // Whether a share's columns are whole blocks and groups that lie together in the file, row by row.
   bool has_whole_blocks(const MatrixShare& share) const;
-  // The share with each weight as f16 (to nearest even), for a matrix whose blocks are cut or transposed.
-  // `memory` holds the values. Error: malformed (a weight that f16 does not hold).
-  Result<FileMatrix> widened(const MatrixShare& share, ThreadPool& pool, std::vector<uint16_t>& memory) const;
+  // The share with each weight as f32, for a matrix whose blocks are cut or transposed. `memory` holds the
+  // values. Error: malformed (a weight that is not a number).
+  Result<FileMatrix> widened(const MatrixShare& share, ThreadPool& pool, std::vector<float>& memory) const;
 
  private:
   uint32_t chosen_row_count() const { return chosen_rows.size(file_rows); }

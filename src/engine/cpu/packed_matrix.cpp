@@ -33,7 +33,7 @@ struct PanelJob {
   uint32_t group_columns;
   size_t panel_bytes;
   uint8_t* panels;
-  std::vector<uint16_t> widened;  // what `file` then views
+  std::vector<float> widened;  // what `file` then views
 };
 
 // Blocks that lie in the file as they are wanted.
@@ -124,7 +124,7 @@ Result<> run_jobs(std::span<PanelJob> jobs, uint32_t panel_count, ThreadPool& po
 Result<PackedMatrix> PackedMatrix::shape(const FileMatrix& file, const MatrixShare& share) {
   PackedMatrix matrix;
   const bool whole = file.has_whole_blocks(share);
-  const TensorType type = whole ? file.type : TensorType::f16;
+  const TensorType type = whole ? file.type : TensorType::f32;
   matrix.type_ = panel_type_of(type, file.scale_type);
   matrix.rows_ = share.rows;
   matrix.columns_ = share.columns;
