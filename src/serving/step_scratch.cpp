@@ -51,10 +51,10 @@ uint64_t step_scratch_bytes(const model::DecoderSpec& spec, uint64_t rows) {
                    layer.feed_forward);
     widest = std::max({widest, mixer, feed_forward});
   }
-  // The residual stream, its norm, what is added to it, and rows on their way in and out. A quarter more:
-  // inputs in the form that the kernels read, and gaps between blocks.
-  const uint64_t row_floats = widest + 5ull * spec.hidden_size;
-  return rows * (row_floats + row_floats / 4) * sizeof(float);
+  // The residual stream, norms before and after, what is added, and rows on their way in and out.
+  const uint64_t row_bytes = (widest + 8ull * spec.hidden_size) * sizeof(float);
+  // And inputs in the form that the kernels read, gaps between blocks, and an arena that grows by doubling.
+  return 5 * rows * row_bytes / 2;
 }
 
 }  // namespace shoal::serving
