@@ -28,9 +28,14 @@ std::string short_count(uint64_t value) {
   return value >= 1000 ? fmt::format("{:.1f} k", number / 1e3) : fmt::format("{}", value);
 }
 
+std::string layers_text(const JsonObject& kind) {
+  const uint64_t layers = count(kind, "layers");
+  return fmt::format("{} layer{} ", layers, layers == 1 ? "" : "s");
+}
+
 std::string mixer_text(const JsonObject& mixer) {
   const std::string kind = text(mixer, "kind");
-  const std::string layers = fmt::format("{} layers of ", count(mixer, "layers"));
+  const std::string layers = layers_text(mixer) + "of ";
   if (kind == "latent_attention")
     return layers + fmt::format("latent attention: {} heads of {}, latent of {}", count(mixer, "query_heads"),
                                 count(mixer, "query_head_size"), count(mixer, "latent_rank"));
@@ -47,7 +52,7 @@ std::string mixer_text(const JsonObject& mixer) {
 }
 
 std::string feed_forward_text(const JsonObject& part) {
-  const std::string layers = fmt::format("{} layers ", count(part, "layers"));
+  const std::string layers = layers_text(part);
   if (text(part, "kind") == "dense") return layers + fmt::format("dense: width {}", count(part, "width"));
   const std::string shared = part.contains("shared_width")
                                  ? fmt::format(", and a shared one of {}", count(part, "shared_width"))
