@@ -51,7 +51,9 @@ Result<engine::RouterOp> read_sigmoid_router(Fields& fields, const GroupedRouter
   engine::RouterOp router;
   router.score = engine::RouterOp::Score::sigmoid;
   router.group_score = engine::RouterOp::GroupScore::top_two_sum;
-  SHOAL_TRY(const auto experts, fields.get_count("n_routed_experts", limits::kMaxExperts));
+  SHOAL_TRY(auto experts, fields.get_count("n_routed_experts", limits::kMaxExperts));
+  SHOAL_TRY(const auto other_name, fields.get_count("num_local_experts", limits::kMaxExperts));
+  if (!experts) experts = other_name;
   SHOAL_TRY(const auto used, fields.get_count("num_experts_per_tok", limits::kMaxExperts));
   SHOAL_TRY(const auto groups, fields.get_count("n_group", limits::kMaxExperts));
   SHOAL_TRY(const auto used_groups, fields.get_count("topk_group", limits::kMaxExperts));

@@ -34,7 +34,8 @@ struct GroupedRouterDefaults {
   uint32_t used_groups = 1;
   double scale = 1;
 };
-// n_routed_experts, num_experts_per_tok, n_group, topk_group, norm_topk_prob and routed_scaling_factor.
+// n_routed_experts (or num_local_experts), num_experts_per_tok, n_group, topk_group, norm_topk_prob and
+// routed_scaling_factor.
 Result<engine::RouterOp> read_sigmoid_router(Fields& fields, const GroupedRouterDefaults& defaults);
 // expert_count, expert_used_count, expert_group_count, expert_group_used_count, expert_gating_func,
 // expert_weights_norm and expert_weights_scale. Groups count by their maximum under a softmax.

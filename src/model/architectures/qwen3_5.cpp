@@ -51,6 +51,8 @@ Result<DecoderSpec> read_either(Fields& fields, const Checkpoint& checkpoint, bo
   SHOAL_TRY(const bool inner_tied, inner->get_flag(kTied, false));
   if (!fields.contains(kTied)) tied = inner_tied;
   SHOAL_TRY(DecoderSpec spec, read_text(*inner, tied, checkpoint, mixture));
+  for (const char* read_with_the_weights : {"quantization", "quantization_config"})
+    inner->get(read_with_the_weights);
   SHOAL_TRY_VOID(inner->refuse_unused());
   return spec;
 }
