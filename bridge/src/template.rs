@@ -15,6 +15,7 @@ use std::time::Duration;
 
 const NAME: &str = "chat_template";
 const RECURSION_LIMIT: usize = 120;
+const MAX_LOST_BYTES: isize = 4096;
 const MAX_SIGNS: usize = 10_000; // in a row
 const MAX_REFUSAL_BYTES: usize = 16 << 10;
 
@@ -260,11 +261,23 @@ pub unsafe extern "C" fn shoal_template_render(
         }
         let variables = variables.text("template variables")?.to_string();
         let (environment, limits) = (template.environment.clone(), template.limits);
-        let (outcome, overran) = confine(limits, move || render(&environment, &variables, unix_seconds, limits));
-        if overran {
+        let (outcome, overran) = confine(limits, move || {
+            let held = confined::held_bytes();
+            let rendered = render(&environment, &variables, unix_seconds, limits);
+            let kept = match &rendered {
+                Ok(text) => text.capacity(),
+                Err(failure) => failure.text.capacity(),
+            };
+            Ok((rendered, confined::held_bytes() - held - kept as isize))
+        });
+        // A value that holds itself is never freed: the next rendering would lose as much again.
+        let leaked = outcome
+            .as_ref()
+            .is_ok_and(|(_, lost_bytes)| *lost_bytes > MAX_LOST_BYTES);
+        if overran || leaked {
             template.condemned.store(true, Ordering::Relaxed);
         }
-        let rendered = outcome?;
+        let rendered = outcome?.0?;
         *text = caller_string(rendered.as_bytes());
         *size = rendered.len();
         Ok(())
