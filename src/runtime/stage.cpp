@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <numeric>
+#include <utility>
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -125,6 +126,9 @@ Result<> Stage::prepare_rows(const Step& step, OutputRows output) {
     const auto found = sequences_.find(rows.sequence);
     if (found == sequences_.end()) return bad_step(step, "sequence {} is unknown", rows.sequence);
     Sequence& sequence = found->second;
+    // Its table would move under the rows before, and two threads would write its state.
+    if (std::exchange(sequence.last_step, steps_) == steps_)
+      return bad_step(step, "sequence {} has rows twice", rows.sequence);
     if (auto placed = place(rows, sequence); !placed) return bad_step(step, "{}", placed.error().message);
     for (uint32_t index = 0; index < rows.row_count; ++index)
       positions_.push_back(static_cast<int32_t>(rows.context_tokens + index));

@@ -52,6 +52,7 @@ class Stage {
     uint32_t state_slot = 0;     // its own, where the engine has slots
     uint32_t cached_tokens = 0;  // known to be in the cache; meaningful once `has_rows`
     bool has_rows = false;
+    uint64_t last_step = 0;  // with rows of it, by steps_
     SamplingParameters sampling;
     TokenHistory history;  // kept on the last stage, when a penalty is on
   };

@@ -285,10 +285,16 @@ TEST_F(StageTest, NoPlaceIsWrittenTwiceInAStep) {
   two.token_ids.push_back(1);
   expect_refused(stage, two, "page 4 would be written twice");
   expect_refused(stage, starting(9, {1, 2, 3, 4, 0}, {2, 2}), "page 2 would be written twice");
-  Step twice = starting(9, {1}, {1});
-  twice.sequences.push_back({.sequence = 9, .context_tokens = 1, .row_count = 1});
+}
+
+// Else the second one's pages would move the table that the first one's rows still look at.
+TEST_F(StageTest, ASequenceHasRowsOnceInAStep) {
+  Stage stage = make();
+  Step twice = starting(9, {1, 2, 3, 0}, {1});
+  twice.sequences.push_back(
+      {.sequence = 9, .context_tokens = 4, .row_count = 1, .first_page_index = 1, .pages = {2}});
   twice.token_ids.push_back(1);
-  expect_refused(stage, twice, "page 1 would be written twice");
+  expect_refused(stage, twice, "sequence 9 has rows twice");
 }
 
 TEST_F(StageTest, MoreSequencesThanPagesCouldServeAreRefused) {
