@@ -18,9 +18,8 @@
 //   q2_k:     per block of 256: d f16 x16, dmin f16 x16, scales [8] x16 and minima [8] x16 (each byte two
 //             neighbours, the even one low), 16 words x16 as in the file. 1344 bytes.
 //   q3_k:     per block of 256: d f16 x16, 32 bytes unused, low four bits of the scales + 32 [8] x16 (each
-//   byte
-//             two neighbours, the even one low), their upper bit pairs [4] x16 (of four neighbours), low bits
-//             16 words x16, third bits 8 words x16, both as in the file. 1792 bytes.
+//             byte two neighbours, the even one low), their upper bit pairs [4] x16 (of four neighbours), low
+//             bits 16 words x16, third bits 8 words x16, both as in the file. 1792 bytes.
 //   q4_k:     per block of 256: d f16 x16, dmin f16 x16, scales u8 [8] x16, mins u8 [4] x16 x2 (pairs of
 //             neighbours), 32 words x16 as in the file: word 8c+i has sub-block 2c in the low nibbles, 2c+1
 //             in the high ones. 2368 bytes.
@@ -50,9 +49,9 @@ class ThreadPool;
 class PackedMatrix {
  public:
   PackedMatrix() = default;
-  // Packs a share of `matrix`. Blocks that the share cuts or that are transposed become f16 (nothing else
-  // holds them exactly enough in so few bytes); floats keep their type. Errors: out_of_memory, malformed (a
-  // NaN among f8 weights or e8m0 scales), unsupported (columns that the type's kernels do not take).
+  // Packs a share of `matrix`. Blocks that the share cuts or that are transposed become f32 (f16 does not
+  // hold FP8 times its scale); floats keep their type. Errors: out_of_memory, malformed (a NaN among f8
+  // weights or e8m0 scales), unsupported (columns that the type's kernels do not take).
   static Result<PackedMatrix> pack(const FileMatrix& matrix, const MatrixShare& share, ThreadPool& pool);
 
   // The same share of each of `matrices`, in one storage. `packed(first, end)` is called whenever some more
