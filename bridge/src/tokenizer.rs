@@ -104,27 +104,26 @@ impl Opened {
         tokenizer.post_process(encoding, None, add_special)
     }
 
-    /// What the model makes of a piece, but never a control token: vocabularies may hold them beside the words.
+    /// What the model makes of a piece, but never a control token: vocabularies may hold them beside the words. All
+    /// that are found are cut at once, so that a text full of them does not cost the square of its length.
     fn tokenize_as_text(&self, piece: &str) -> tokenizers::Result<Vec<Token>> {
         let model = self.tokenizer.get_model();
-        let mut tokens = model.tokenize(piece)?;
-        let mut done = 0;
-        while let Some(index) = tokens[done..].iter().position(|token| self.is_control_in(token, piece)) {
-            let (start, end) = tokens[done + index].offsets;
-            let first = piece[start..end].chars().next().map_or(0, char::len_utf8);
-            if first == end - start {
-                done += index + 1; // one character cannot be cut
+        let mut tokens = Vec::new();
+        let mut ranges = vec![0..piece.len()]; // still to do, the first one last
+        while let Some(range) = ranges.pop() {
+            let mut found = model.tokenize(&piece[range.clone()])?;
+            for token in &mut found {
+                token.offsets = (token.offsets.0 + range.start, token.offsets.1 + range.start);
+            }
+            let cuts = found.iter().filter(|token| self.is_control_in(token, piece));
+            let mut bounds = vec![range.start];
+            bounds.extend(cuts.filter_map(|token| behind_first(piece, token.offsets)));
+            if bounds.len() == 1 {
+                tokens.append(&mut found);
                 continue;
             }
-            // What follows may be cut in other ways now.
-            tokens.truncate(done + index);
-            for (from, to) in [(start, start + first), (start + first, piece.len())] {
-                tokens.extend(model.tokenize(&piece[from..to])?.into_iter().map(|mut token| {
-                    token.offsets = (token.offsets.0 + from, token.offsets.1 + from);
-                    token
-                }));
-            }
-            done += index;
+            bounds.push(range.end);
+            ranges.extend(bounds.windows(2).rev().map(|ends| ends[0]..ends[1]));
         }
         Ok(tokens)
     }
@@ -133,6 +132,12 @@ impl Opened {
         let spelling = piece.get(token.offsets.0..token.offsets.1);
         spelling.is_some_and(|spelling| self.added.is_control_spelled(token.id, spelling))
     }
+}
+
+/// Where the second character of `text[start..end]` begins; one character cannot be cut.
+fn behind_first(text: &str, (start, end): (usize, usize)) -> Option<usize> {
+    let second = start + text[start..end].chars().next().map_or(0, char::len_utf8);
+    (start < second && second < end).then_some(second)
 }
 
 unsafe fn token_ids<'a>(tokens: *const i32, count: usize) -> Outcome<&'a [u32]> {

@@ -212,6 +212,25 @@ TEST(Tokenizer, HostileFilesAreErrors) {
   }
 }
 
+// Each of them is joined by merges and has to be cut again; one after the other would take hours.
+TEST(Tokenizer, AMessageFullOfControlTokensIsReadInLinearTime) {
+  const Tokenizer tokenizer = expect_value(
+      Tokenizer::from_json(R"({"version": "1.0", "added_tokens": [{"id": 4, "content": "<s>", "special": true,
+        "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}], "model": {"type": "BPE",
+        "vocab": {"<": 0, "s": 1, ">": 2, "<s": 3, "<s>": 4}, "merges": ["< s", "<s >"]}})"),
+      "made tokenizer");
+  std::string text;
+  std::vector<int32_t> expected;
+  for (int repeat = 0; repeat < 100'000; ++repeat) {
+    text += "<s>";
+    expected.insert(expected.end(), {0, 1, 2});
+  }
+  const EncodeOptions as_text{.add_special_tokens = false, .special_text = SpecialText::as_text};
+  EXPECT_TRUE(expect_value(tokenizer.encode(text, as_text), "the message") == expected);
+  EXPECT_EQ(expect_value(tokenizer.encode("<s>", {.add_special_tokens = false}), "a control token"),
+            std::vector<int32_t>{4});
+}
+
 TEST(Tokenizer, CatastrophicPatternEndsInBoundedTime) {
   const Tokenizer tokenizer = testing::open_tokenizer(fixture("bad/tok_regex_dir"));
   const std::string text = std::string(40, 'a') + "!";
