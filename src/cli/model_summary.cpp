@@ -155,23 +155,9 @@ Result<JsonObject> tokenizer_summary(const formats::Checkpoint& checkpoint) {
 
 // The names that are used: a template for chats with tools stands beside the one for all others.
 Result<JsonArray> template_names(const formats::Checkpoint& checkpoint) {
-  SHOAL_TRY_VOID(text::ChatTemplate::from_checkpoint(checkpoint));
+  SHOAL_TRY(const text::ChatTemplate chat, text::ChatTemplate::from_checkpoint(checkpoint));
   JsonArray names{"default"};
-  if (const formats::GgufMetadata* metadata = checkpoint.gguf()) {
-    if (metadata->find("tokenizer.chat_template.tool_use") != nullptr) names.push_back("tool_use");
-    return names;
-  }
-  if (checkpoint.read_sibling("chat_template.jinja", limits::kMaxTemplateBytes)) return names;
-  SHOAL_TRY(const std::string text,
-            checkpoint.read_sibling("tokenizer_config.json", limits::kMaxConfigBytes));
-  SHOAL_TRY(const JsonObject config, parse_json_object(text, "tokenizer_config.json"));
-  const Json* list = find(config, "chat_template");
-  if (list == nullptr || !list->is_array()) return names;
-  for (const Json& entry : list->get_array()) {
-    if (!entry.is_object()) continue;
-    const auto name = get_string(entry.get_object(), "name");
-    if (name && *name == "tool_use") names.push_back("tool_use");
-  }
+  if (chat.has_tool_template()) names.push_back("tool_use");
   return names;
 }
 

@@ -169,6 +169,10 @@ Result<std::string> ChatTemplate::render(const ChatInput& input) const {
   });
 }
 
+bool ChatTemplate::has_tool_template() const {
+  return state_->tool_chat != nullptr;
+}
+
 bool ChatTemplate::mentions(std::string_view text) const {
   return state_->source.text.find(text) != std::string::npos ||
          state_->source.tool_text.value_or("").find(text) != std::string::npos;

@@ -56,6 +56,9 @@ class ChatTemplate {
   // messages (its own words) or cannot handle them.
   Result<std::string> render(const ChatInput& input) const;
 
+  // Whether chats with tools have a template of their own.
+  bool has_tool_template() const;
+
   // Whether `text` occurs in one of the template's sources.
   bool mentions(std::string_view text) const;
 

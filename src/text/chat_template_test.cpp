@@ -152,12 +152,14 @@ TEST_F(ModelDirectory, NamedTemplatesAreChosenByTheTools) {
       {"name": "rag", "template": "{% broken"}]})"}});
   EXPECT_EQ(rendered(checkpoint), "plain");
   EXPECT_EQ(rendered(checkpoint, JsonArray{JsonObject()}), "with tools");
+  EXPECT_TRUE(expect_value(ChatTemplate::from_checkpoint(checkpoint), "two templates").has_tool_template());
 }
 
 TEST_F(ModelDirectory, ProcessorsTemplateIsTheLastToBeAsked) {
   const auto checkpoint = with({{"tokenizer_config.json", R"({"chat_template": null})"},
                                 {"chat_template.json", R"({"chat_template": "of the processor"})"}});
   EXPECT_EQ(rendered(checkpoint), "of the processor");
+  EXPECT_FALSE(expect_value(ChatTemplate::from_checkpoint(checkpoint), "one template").has_tool_template());
 }
 
 TEST_F(ModelDirectory, WithoutATemplateIsNotFound) {
