@@ -37,6 +37,8 @@ struct MatrixSource {
   Runs rows = {};
   Runs columns = {};
   bool transposed = false;
+  bool exact = false;  // quantised weights are kept as f32, to meet f32 activations: for routers, whose
+                       // rounding errors exchange experts
 };
 
 enum class VectorMap : uint8_t { none, plus_one, negative_exponential };  // w, 1 + w, -exp(w)

@@ -20,7 +20,7 @@ Result<cpu::MatrixShare> share_of(const cpu::FileMatrix& matrix, const TensorSha
   const uint32_t whole = size;
   size = whole / shard.count;
   (cut == Cut::rows ? share.first_row : share.first_column) = size * shard.rank;
-  if (whole % shard.count != 0 || (cut == Cut::columns && !matrix.has_whole_blocks(share))) {
+  if (whole % shard.count != 0 || (cut == Cut::columns && !matrix.keeps_type(share))) {
     return fail(ErrorCode::unsupported, fmt::format("{} {} of {} ({}) do not divide over {} ranks", whole,
                                                     cut == Cut::rows ? "rows" : "columns", name,
                                                     formats::to_string(matrix.type), shard.count));

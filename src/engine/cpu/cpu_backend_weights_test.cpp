@@ -103,6 +103,20 @@ TEST(CpuWeights, EveryMatrixOfEveryFormatMultipliesAsItsExactValuesDo) {
   }
 }
 
+// Activations that int8 cannot hold, against a matrix that must not add that error.
+TEST(CpuWeights, ExactMatricesMeetActivationsAsTheyAre) {
+  CpuBackend b = backend();
+  const formats::Checkpoint checkpoint = fixture("mlx/mlx_moe-4bit");
+  const TensorInfo& router = *checkpoint.find("model.layers.1.mlp.gate.weight");
+  ASSERT_NE(router.scales, nullptr) << "the fixture's router is quantised";
+  std::vector<float> input(router.shape.back());
+  for (size_t i = 0; i < input.size(); ++i) input[i] = 1 / static_cast<float>(3 + 7 * i);
+  auto weight = b.load_matrix(checkpoint, {.tensor = &router, .exact = true}, Cut::none);
+  ASSERT_TRUE(weight.has_value()) << weight.error().message;
+  const std::vector<float> seen = input_step(b, input, [&](CpuTensor x) { return b.linear(x, *weight); });
+  expect_product(exact_values(checkpoint, router, 0), input, seen);
+}
+
 TEST(CpuWeights, EmbeddingsOfEveryFormatGiveTheirExactRows) {
   CpuBackend b = backend();
   for (const char* name : kCheckpoints) {

@@ -68,6 +68,7 @@ Result<FileMatrix> FileMatrix::of(const formats::Checkpoint& checkpoint, const M
   matrix.chosen_rows = source.rows;
   matrix.chosen_columns = source.columns;
   matrix.transposed = source.transposed;
+  matrix.exact = source.exact;
   return matrix;
 }
 
@@ -88,10 +89,10 @@ size_t FileMatrix::scale_offset(uint32_t row, uint32_t column) const {
          column / group_columns * formats::type_info(scale_type).block_bytes;
 }
 
-bool FileMatrix::has_whole_blocks(const MatrixShare& share) const {
+bool FileMatrix::keeps_type(const MatrixShare& share) const {
   if (type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16) return true;
   uint32_t unit = formats::type_info(type).block_values;
-  if (transposed || !is_one_run(chosen_columns)) return false;
+  if (exact || transposed || !is_one_run(chosen_columns)) return false;
   if (!scales.empty()) unit = group_columns;
   uint32_t first = chosen_columns.first + share.first_column, end = first + share.columns;
   return first % unit == 0 && (end % unit == 0 || end == file_columns);

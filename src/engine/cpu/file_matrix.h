@@ -44,6 +44,7 @@ struct FileMatrix {
   Runs chosen_rows = {};
   Runs chosen_columns = {};
   bool transposed = false;
+  bool exact = false;  // wanted as f32 if it is quantised
 
   // The matrix that `source` means. Errors: unsupported (neither a matrix nor a stack of them, a size that
   // shoal does not run, a choice that does not lie in the tensor).
@@ -58,9 +59,10 @@ struct FileMatrix {
   // The scale at `row` and `column` of the file, as bytes of `scales` or `biases`.
   size_t scale_offset(uint32_t row, uint32_t column) const;
 
-  // Whether a share's columns are whole blocks and groups that lie together in the file, row by row.
-  bool has_whole_blocks(const MatrixShare& share) const;
-  // The share with each weight as f32, for a matrix whose blocks are cut or transposed. `memory` holds the
+  // Whether a share can be packed in the file's own type: its columns are whole blocks and groups that lie
+  // together in the file, row by row, and it need not be exact.
+  bool keeps_type(const MatrixShare& share) const;
+  // The share with each weight as f32, for a matrix that does not keep its type. `memory` holds the
   // values. Error: malformed (a weight that is not a number).
   Result<FileMatrix> widened(const MatrixShare& share, ThreadPool& pool, std::vector<float>& memory) const;
 

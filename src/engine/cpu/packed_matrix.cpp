@@ -107,7 +107,7 @@ bool pack_panel(const PanelJob& job, uint32_t panel) {
 // Writes the panels of `jobs`, whose matrices have one shape.
 Result<> run_jobs(std::span<PanelJob> jobs, uint32_t panel_count, ThreadPool& pool) {
   for (PanelJob& job : jobs) {
-    if (job.file.has_whole_blocks(job.share)) continue;
+    if (job.file.keeps_type(job.share)) continue;
     SHOAL_TRY(job.file, job.file.widened(job.share, pool, job.widened));
     job.share.first_row = job.share.first_column = 0;
   }
@@ -123,7 +123,7 @@ Result<> run_jobs(std::span<PanelJob> jobs, uint32_t panel_count, ThreadPool& po
 
 Result<PackedMatrix> PackedMatrix::shape(const FileMatrix& file, const MatrixShare& share) {
   PackedMatrix matrix;
-  const bool whole = file.has_whole_blocks(share);
+  const bool whole = file.keeps_type(share);
   const TensorType type = whole ? file.type : TensorType::f32;
   matrix.type_ = panel_type_of(type, file.scale_type);
   matrix.rows_ = share.rows;

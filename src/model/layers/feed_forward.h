@@ -58,7 +58,7 @@ class MixtureLayer {
   static Result<MixtureLayer> load(const Loader<B>& loader, const MixtureSpec& spec) {
     using engine::Cut;
     MixtureLayer layer(spec);
-    SHOAL_TRY_VOID(loader.matrix(spec.router, Cut::none, layer.router_));
+    SHOAL_TRY_VOID(loader.exact_matrix(spec.router, layer.router_));
     SHOAL_TRY_VOID(loader.vector(spec.router_bias, engine::VectorMap::none, layer.router_bias_));
     SHOAL_TRY_VOID(loader.vector(spec.choice_bias, engine::VectorMap::none, layer.choice_bias_));
     SHOAL_TRY_VOID(loader.stack(spec.gate, Cut::rows, layer.experts_.gate));

@@ -37,6 +37,14 @@ class Loader {
     return ref.empty() ? Result<>() : matrix(ref, cut, weight.emplace());
   }
 
+  // A matrix whose rounding errors would exchange experts.
+  Result<> exact_matrix(const TensorRef& ref, Weight& weight) const {
+    SHOAL_TRY(engine::MatrixSource source, matrix_source(ref));
+    source.exact = true;
+    SHOAL_TRY(weight, backend_.load_matrix(checkpoint_, source, engine::Cut::none));
+    return {};
+  }
+
   Result<> stack(std::span<const TensorRef> refs, engine::Cut cut, Weight& weight) const {
     std::vector<engine::MatrixSource> sources;
     sources.reserve(refs.size());
