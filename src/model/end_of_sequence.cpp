@@ -13,8 +13,11 @@ using formats::Checkpoint;
 using formats::GgufMetadata;
 
 // Texts of control tokens that end a turn or a document. A GGUF names one of them at best.
-constexpr std::array<std::string_view, 7> kEndTexts = {
-    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>"};
+constexpr std::array<std::string_view, 9> kEndTexts = {"<|im_end|>",    "<|eot_id|>",    "<|eom_id|>",
+                                                       "<|end|>",       "<|endoftext|>", "<|end_of_text|>",
+                                                       "<end_of_turn>", "<|return|>",    "<|call|>"};
+// gpt-oss ends each message of an answer with <|end|>, and the answer with <|return|> or <|call|>.
+constexpr std::string_view kMessageEnd = "<|end|>", kAnswerEnd = "<|return|>";
 constexpr int64_t kControlToken = 3;  // tokenizer.ggml.token_type
 
 void add(std::vector<int32_t>& ids, int64_t id) {
@@ -40,8 +43,9 @@ void add_known_end_tokens(std::vector<int32_t>& ids, const GgufMetadata& metadat
   const auto* tokens = metadata.find_strings("tokenizer.ggml.tokens");
   const auto types = metadata.integers("tokenizer.ggml.token_type");
   if (!tokens || types.size() != tokens->size()) return;
+  const bool has_messages = std::ranges::find(*tokens, kAnswerEnd) != tokens->end();
   for (size_t id = 0; id < tokens->size(); ++id) {
-    if (types[id] != kControlToken) continue;
+    if (types[id] != kControlToken || (has_messages && (*tokens)[id] == kMessageEnd)) continue;
     if (std::ranges::find(kEndTexts, (*tokens)[id]) != kEndTexts.end()) add(ids, static_cast<int64_t>(id));
   }
 }

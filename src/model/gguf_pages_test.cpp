@@ -168,6 +168,18 @@ TEST_F(GgufPages, Phi3IsFusedAndItsWindowMayBeZero) {
   }
 }
 
+TEST_F(GgufPages, MessagesOfGptOssEndWithoutEndingTheAnswer) {
+  const auto ends = [&](std::vector<std::string> tokens) {
+    GgufValues metadata = keys("llama", 2, {});
+    metadata["tokenizer.ggml.token_type"] = std::vector<uint32_t>(tokens.size(), 3);
+    metadata["tokenizer.ggml.tokens"] = std::move(tokens);
+    EXPECT_TRUE(read_gguf(metadata, GgufShapes().shapes()));
+    return end_of_sequence_ids(formats::Checkpoint::open(directory_ / "model.gguf").value());
+  };
+  EXPECT_THAT(ends({"a", "<|end|>", "<|endoftext|>"}), ElementsAre(1, 2));
+  EXPECT_THAT(ends({"a", "<|end|>", "<|return|>", "<|call|>"}), ElementsAre(2, 3));
+}
+
 TEST_F(GgufPages, AKeyThatNobodyReadIsRefused) {
   const std::pair<const char*, GgufValues> cases[] = {
       {"'llama.attention.clamp_kqv'", {{"attention.clamp_kqv", 8.0f}}},

@@ -11,6 +11,7 @@
 #include <map>
 #include <numeric>
 #include <string>
+#include <type_traits>
 #include <unistd.h>
 #include <variant>
 #include <vector>
@@ -21,7 +22,8 @@
 namespace shoal::model {
 
 using Shapes = std::map<std::string, std::vector<uint64_t>>;
-using GgufValues = std::map<std::string, std::variant<uint32_t, float, std::string>>;
+using GgufValue = std::variant<uint32_t, float, std::string, std::vector<uint32_t>, std::vector<std::string>>;
+using GgufValues = std::map<std::string, GgufValue>;
 
 class MadeCheckpoint : public ::testing::Test {
  protected:
@@ -127,18 +129,36 @@ class MadeCheckpoint : public ::testing::Test {
     file << text;
   }
 
-  static void append_pair(std::ofstream& file, const std::string& key,
-                          const std::variant<uint32_t, float, std::string>& value) {
+  static constexpr uint32_t kGgufWhole = 4, kGgufReal = 6, kGgufText = 8, kGgufArray = 9;
+
+  static void append_pair(std::ofstream& file, const std::string& key, const GgufValue& value) {
     append_text(file, key);
     if (const auto* whole = std::get_if<uint32_t>(&value)) {
-      append<uint32_t>(file, 4);
+      append(file, kGgufWhole);
       append(file, *whole);
     } else if (const auto* number = std::get_if<float>(&value)) {
-      append<uint32_t>(file, 6);
+      append(file, kGgufReal);
       append(file, *number);
+    } else if (const auto* text = std::get_if<std::string>(&value)) {
+      append(file, kGgufText);
+      append_text(file, *text);
+    } else if (const auto* wholes = std::get_if<std::vector<uint32_t>>(&value)) {
+      append_array(file, kGgufWhole, *wholes);
     } else {
-      append<uint32_t>(file, 8);
-      append_text(file, std::get<std::string>(value));
+      append_array(file, kGgufText, std::get<std::vector<std::string>>(value));
+    }
+  }
+
+  template <class Element>
+  static void append_array(std::ofstream& file, uint32_t type, const std::vector<Element>& elements) {
+    append(file, kGgufArray);
+    append(file, type);
+    append<uint64_t>(file, elements.size());
+    for (const Element& element : elements) {
+      if constexpr (std::is_same_v<Element, std::string>)
+        append_text(file, element);
+      else
+        append(file, element);
     }
   }
 };

@@ -123,16 +123,15 @@ using GgufRope = MadeCheckpoint;
 
 GgufValues llama_gguf(const GgufValues& more, const std::string& architecture = "llama") {
   GgufValues values = {{"general.architecture", architecture}};
-  const std::map<std::string, std::variant<uint32_t, float, std::string>> keys = {
-      {"block_count", 1u},
-      {"context_length", 4096u},
-      {"embedding_length", 32u},
-      {"feed_forward_length", 24u},
-      {"attention.head_count", 2u},
-      {"attention.head_count_kv", 2u},
-      {"attention.layer_norm_rms_epsilon", 1e-5f},
-      {"vocab_size", 32u},
-      {"rope.dimension_count", 16u}};
+  const GgufValues keys = {{"block_count", 1u},
+                           {"context_length", 4096u},
+                           {"embedding_length", 32u},
+                           {"feed_forward_length", 24u},
+                           {"attention.head_count", 2u},
+                           {"attention.head_count_kv", 2u},
+                           {"attention.layer_norm_rms_epsilon", 1e-5f},
+                           {"vocab_size", 32u},
+                           {"rope.dimension_count", 16u}};
   for (const auto& [key, value] : keys) values[architecture + "." + key] = value;
   for (const auto& [key, value] : more) values[architecture + "." + key] = value;
   return values;
