@@ -18,13 +18,13 @@ struct Stacks {
   std::string gate_up;         // [E, 2F, D]; then gate and up are not there
 };
 
-// Of experts that the file does not hold, the first is named, for check_tensors to miss: a configuration
-// alone must not cost memory.
+// Of stacks that the file does not hold in this shape, the first matrix is named, for check_tensors to miss:
+// a configuration alone must not cost memory.
 void name_stacks(MixtureSpec& mixture, uint64_t hidden_size, const Checkpoint& checkpoint,
                  const Stacks& stacks) {
   const uint32_t experts = mixture.router_op.expert_count, width = mixture.width;
   const formats::TensorInfo* down = checkpoint.find(stacks.down);
-  const bool is_there = down && !down->shape.empty() && down->shape.front() == experts;
+  const bool is_there = down && down->shape == std::vector<uint64_t>{experts, hidden_size, width};
   for (uint32_t index = 0; index < (is_there ? experts : 1); ++index) {
     if (stacks.gate_up.empty()) {
       mixture.gate.push_back(stacked_matrix(stacks.gate, index, {experts, width, hidden_size}));

@@ -38,6 +38,14 @@ Result<const Architecture*> find_architecture(std::string_view field, std::strin
               known_names(kind));
 }
 
+// A file whose configuration ties the head to the embedding, and that holds a head all the same, means the
+// one that it holds: `transformers` ties two weights only where they are equal.
+void settle_head(DecoderSpec& spec, const Checkpoint& checkpoint) {
+  if (!spec.tied()) return;
+  for (const char* head : {"lm_head.weight", "language_model.lm_head.weight"})
+    if (checkpoint.find(head)) spec.head = TensorRef(head);
+}
+
 Result<DecoderSpec> read_from_config(const JsonObject& config, const Checkpoint& checkpoint) {
   const auto name = require_string(config, "model_type");
   if (!name)
@@ -54,6 +62,7 @@ Result<DecoderSpec> read_from_config(const JsonObject& config, const Checkpoint&
   }
   SHOAL_TRY(DecoderSpec spec, architecture->read_config(fields, checkpoint));
   SHOAL_TRY_VOID(fields.refuse_unused());
+  settle_head(spec, checkpoint);
   return spec;
 }
 

@@ -64,7 +64,7 @@ TEST_F(Pages, Mistral3IsTheTextModelInsideAMultimodalCheckpoint) {
     const std::string text = config("mistral", R"("sliding_window":null,"rope_theta":1e9)");
     const auto spec = read_directory(
         R"({"model_type":"mistral3","architectures":["Mistral3ForConditionalGeneration"],
-            "tie_word_embeddings":false,"text_config":)" +
+            "text_config":)" +
             text + "}",
         shapes);
     ASSERT_TRUE(spec) << spec.error().text();
@@ -154,6 +154,25 @@ TEST_F(Pages, Qwen3HasTheSameWindows) {
   EXPECT_THAT(windows_of(*spec), ElementsAre(0, 5));
 }
 
+TEST_F(Pages, AHeadThatIsThereIsTheHeadEvenWhereTheConfigurationTiesIt) {
+  for (const bool is_there : {true, false}) {
+    const auto spec = read_directory(config("llama", R"("tie_word_embeddings":true)"),
+                                     PlainShapes{.tied = !is_there}.shapes());
+    ASSERT_TRUE(spec) << spec.error().text();
+    EXPECT_EQ(spec->head.name, is_there ? "lm_head.weight" : "model.embed_tokens.weight");
+  }
+}
+
+TEST_F(Pages, Qwen3SaysAtMostThatItNormsQueriesAndKeys) {
+  const Shapes shapes = PlainShapes{.head_norms = true}.shapes();
+  const auto spec =
+      read_directory(config("qwen3", R"("head_dim":8,"use_qk_norm":true,"qkv_bias":false)"), shapes);
+  EXPECT_TRUE(spec) << spec.error().text();
+  const auto without = read_directory(config("qwen3", R"("head_dim":8,"use_qk_norm":false)"), shapes);
+  ASSERT_FALSE(without);
+  EXPECT_THAT(without.error().message, HasSubstr("'use_qk_norm' is false, which is not supported for qwen3"));
+}
+
 Shapes qwen3_moe_shapes(int layers, std::vector<int> sparse, bool fused) {
   Shapes shapes = PlainShapes{.layers = static_cast<uint64_t>(layers), .head_norms = true}.shapes();
   for (const int layer : sparse) {
@@ -195,7 +214,7 @@ TEST_F(Pages, Qwen3MoeHasExpertsOnTheLayersThatItsStepAndListLeave) {
 TEST_F(Pages, Qwen3MoeTakesMlxStacksAndTheOtherNameOfItsExpertCount) {
   const auto spec = read_directory(
       config("qwen3_moe", R"("num_local_experts":10,"moe_intermediate_size":6,"num_experts_per_tok":3,
-          "norm_topk_prob":true)"),
+          "norm_topk_prob":true,"use_qk_norm":true,"qkv_bias":false,"shared_expert_intermediate_size":0)"),
       qwen3_moe_shapes(2, {0, 1}, false));
   ASSERT_TRUE(spec) << spec.error().text();
   const MixtureSpec& mixture = mixture_of(*spec, 0);

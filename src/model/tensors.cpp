@@ -147,11 +147,8 @@ bool is_ignored(const DecoderSpec& spec, std::string_view name) {
 // A tensor that nothing uses means maths that nothing does: refused, unless it is known to be idle.
 Result<> refuse_unused(const DecoderSpec& spec, const Checkpoint& checkpoint,
                        std::vector<std::string_view> used) {
-  if (checkpoint.gguf()) {  // read already
+  if (checkpoint.gguf())  // read already
     used.insert(used.end(), {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"});
-  } else {
-    used.push_back("lm_head.weight");  // idle when the head is tied
-  }
   std::ranges::sort(used);
   for (const auto& tensor : checkpoint.tensors()) {
     if (std::ranges::binary_search(used, std::string_view(tensor.name)) || is_ignored(spec, tensor.name))

@@ -17,6 +17,7 @@ Result<DecoderSpec> read_config(Fields& fields, const formats::Checkpoint&) {
   SHOAL_TRY(const engine::Activation activation, read_activation(fields));
   SHOAL_TRY(const bool tied, fields.get_flag("tie_word_embeddings", false));
   SHOAL_TRY(const bool biases, fields.get_flag("attention_bias", false));
+  SHOAL_TRY_VOID(fields.expect_flag("use_qk_norm", true));  // as the family always does
   SHOAL_TRY(const std::vector<uint32_t> windows, read_qwen_windows(fields, sizes.layers, true));
   DecoderSpec spec = make_spec(fields.architecture(), sizes);
   name_model(spec, tied);

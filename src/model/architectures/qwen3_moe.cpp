@@ -47,6 +47,7 @@ Result<DecoderSpec> read_config(Fields& fields, const Checkpoint& checkpoint) {
   SHOAL_TRY(const engine::Activation activation, read_activation(fields));
   SHOAL_TRY(const bool tied, fields.get_flag("tie_word_embeddings", false));
   SHOAL_TRY(const bool biases, fields.get_flag("attention_bias", false));
+  SHOAL_TRY_VOID(fields.expect_flag("use_qk_norm", true));  // as the family always does
   SHOAL_TRY(Experts experts, read_experts(fields));
   experts.mixture.activation = activation;
   DecoderSpec spec = make_spec(fields.architecture(), sizes);

@@ -171,7 +171,6 @@ DecoderSpec hybrid_spec(const std::string& architecture, const HybridModel& mode
   for (const char* beside : {"mtp.", "model.mtp.", "language_model.mtp.", "model.visual.", "visual."})
     spec.ignored_prefixes.emplace_back(beside);
   for (std::string& beside : multimodal_prefixes()) spec.ignored_prefixes.push_back(std::move(beside));
-  if (tied) spec.ignored_prefixes.emplace_back("language_model.lm_head.");
   return spec;
 }
 
