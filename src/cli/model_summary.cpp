@@ -96,7 +96,9 @@ JsonArray tensor_types(const formats::Checkpoint& checkpoint) {
     sum.bytes += tensor.stored_bytes();
   }
   std::vector<std::pair<formats::TensorType, Sum>> ordered(sums.begin(), sums.end());
-  std::ranges::stable_sort(ordered, std::greater<>(), [](const auto& entry) { return entry.second.bytes; });
+  std::ranges::sort(ordered, [](const auto& a, const auto& b) {
+    return a.second.bytes != b.second.bytes ? a.second.bytes > b.second.bytes : a.first < b.first;
+  });
   const double total = static_cast<double>(std::max<uint64_t>(1, checkpoint.total_bytes()));
   JsonArray list;
   for (const auto& [type, sum] : ordered)
