@@ -45,11 +45,13 @@ struct SizeDefaults {
 Result<Sizes> read_sizes(Fields& fields, const SizeDefaults& defaults);
 // <architecture>.block_count, embedding_length, attention.head_count and so on. The head size may be odd only
 // where nothing rotates.
-Result<Sizes> read_sizes(Metadata& metadata);
+// `absent_epsilon`: of the norms, where the file need not say it.
+Result<Sizes> read_sizes(Metadata& metadata, std::optional<double> absent_epsilon = {});
 
 // The blocks that compute the next token: block_count without the last nextn_predict_layers, which predict
 // further ones and whose prefixes are added to `ignored`.
-Result<uint32_t> read_main_layers(Metadata& metadata, uint32_t block_count, std::vector<std::string>& ignored);
+Result<uint32_t> read_main_layers(Metadata& metadata, uint32_t block_count,
+                                  std::vector<std::string>& ignored);
 
 // hidden_act (or `field`), which must be one of silu, swish, gelu_pytorch_tanh and gelu_new.
 Result<engine::Activation> read_activation(Fields& fields, std::string_view field = "hidden_act",

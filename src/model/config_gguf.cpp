@@ -28,7 +28,7 @@ Result<uint32_t> read_head_dim(Metadata& metadata, const Sizes& sizes) {
 
 }  // namespace
 
-Result<Sizes> read_sizes(Metadata& metadata) {
+Result<Sizes> read_sizes(Metadata& metadata, std::optional<double> absent_epsilon) {
   Sizes sizes;
   SHOAL_TRY(sizes.layers, metadata.require_count("block_count", limits::kMaxLayers));
   SHOAL_TRY(sizes.hidden_size, metadata.require_count("embedding_length", limits::kMaxWidth));
@@ -42,8 +42,11 @@ Result<Sizes> read_sizes(Metadata& metadata) {
   }
   SHOAL_TRY(sizes.head_dim, read_head_dim(metadata, sizes));
   SHOAL_TRY(sizes.context_tokens, metadata.require_count("context_length", limits::kMaxContextTokens));
-  SHOAL_TRY(const double epsilon, metadata.require_positive("attention.layer_norm_rms_epsilon"));
-  sizes.norm_epsilon = static_cast<float>(epsilon);
+  constexpr std::string_view kEpsilon = "attention.layer_norm_rms_epsilon";
+  SHOAL_TRY(auto epsilon, metadata.get_positive(kEpsilon));
+  if (!epsilon) epsilon = absent_epsilon;
+  if (!epsilon) return metadata.missing(kEpsilon);
+  sizes.norm_epsilon = static_cast<float>(*epsilon);
   return sizes;
 }
 

@@ -73,6 +73,7 @@ Result<DecoderSpec> read_from_gguf(const Checkpoint& checkpoint) {
   Metadata metadata(checkpoint, name);
   SHOAL_TRY(DecoderSpec spec, architecture->read_gguf(metadata));
   SHOAL_TRY_VOID(metadata.refuse_unused());
+  for (const char* what_sees : {"v.", "mm."}) spec.ignored_prefixes.emplace_back(what_sees);
   return spec;
 }
 

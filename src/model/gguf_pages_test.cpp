@@ -152,6 +152,26 @@ TEST_F(GgufPages, Gemma3sLargestModelIsScaledByHiddenSizeOverHeads) {
   EXPECT_FLOAT_EQ(attention_of(*spec, 5).rope.inverse_frequencies[2], 0.01f / 8);
 }
 
+TEST_F(GgufPages, Gemma3OfOllamaHasNamesOfItsOwnAndWhatSeesInTheSameFile) {
+  GgufValues values = keys("gemma3", 6,
+                           {{"attention.sliding_window", 20u},
+                            {"context_length", 131072u},
+                            {"rope.local.freq_base", 10000.0f},
+                            {"rope.global.freq_base", 1e6f},
+                            {"mm.tokens_per_image", 256u},
+                            {"vision.block_count", 27u}});
+  for (const char* absent : {"rope.freq_base", "attention.layer_norm_rms_epsilon"})
+    values.erase(std::string("gemma3.") + absent);
+  Shapes shapes = GgufShapes{.layers = 6, .post_norms = true, .head_norms = true}.shapes();
+  shapes["v.blk.0.attn_q.weight"] = shapes["mm.input_projection.weight"] = {4, 4};
+  const auto spec = read_gguf(values, shapes);
+  ASSERT_TRUE(spec) << spec.error().text();
+  EXPECT_FLOAT_EQ(spec->norm_epsilon, 1e-6f);
+  EXPECT_EQ(attention_of(*spec, 4).window, 20u);
+  EXPECT_FLOAT_EQ(attention_of(*spec, 4).rope.inverse_frequencies[2], 0.01f);
+  EXPECT_FLOAT_EQ(attention_of(*spec, 5).rope.inverse_frequencies[2], 0.001f / 8);
+}
+
 TEST_F(GgufPages, Phi3IsFusedAndItsWindowMayBeZero) {
   for (const uint32_t window : {0u, 2047u}) {
     const auto spec = read_gguf(keys("phi3", 2,

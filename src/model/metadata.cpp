@@ -161,6 +161,7 @@ Result<> Metadata::refuse_unused() const {
     const std::string_view key = std::string_view(full).substr(prefix.size());
     if (read_.contains(key) || std::ranges::find(kIdleKeys, key) != kIdleKeys.end() || is_neutral(value, key))
       continue;
+    if (key.starts_with("vision.") || key.starts_with("mm.")) continue;  // what sees, in Ollama's files
     if (key == "attention.causal" && std::get_if<bool>(&value) && std::get<bool>(value)) continue;
     return not_supported(key, shown(value));
   }

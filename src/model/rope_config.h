@@ -33,6 +33,7 @@ struct RopeOptions {
 
   // GGUF only.
   std::string_view theta_key = "rope.freq_base";
+  double default_factor = 1;       // where rope.scaling.factor is absent
   bool scaled = true;              // false: rope.scaling.* is for other layers
   bool yarn_whole_indices = true;  // RopeScaling::whole_indices, for which GGUF has no key
   // DeepSeek: yarn_log_multiplier is about the scores (read_yarn_score_factor), and cos and sin stay as they

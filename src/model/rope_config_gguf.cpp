@@ -62,7 +62,7 @@ Result<RopeScaling> read_scaling(Metadata& metadata, const RopeOptions& options,
   SHOAL_TRY(const auto attention_factor, metadata.get_positive("rope.scaling.attn_factor"));
   magnitude = attention_factor.value_or(1);
   if (kind == "none") return scaling;
-  scaling.factor = factor.value_or(old_factor.value_or(1));
+  scaling.factor = factor.value_or(old_factor.value_or(options.default_factor));
   if (!kind || *kind == "linear") {
     scaling.kind = RopeScaling::Kind::linear;
   } else if (*kind == "yarn") {

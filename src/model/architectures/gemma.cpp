@@ -4,6 +4,8 @@
 // and its windowed layers rotate by a base of their own. In GGUF the 1 is part of w. Rotary pairs are halves
 // in both formats.
 #include <cmath>
+#include <fmt/format.h>
+#include <variant>
 
 #include "base/limits.h"
 #include "model/architectures/architecture.h"
@@ -149,6 +151,42 @@ Result<float> read_cap(Metadata& metadata, std::string_view key, double absent) 
   return static_cast<float>(cap.value_or(absent));
 }
 
+constexpr double kEpsilon = 1e-6;
+
+// The rotary positions of Gemma 3. Ollama's files have names of their own for the two bases, and leave out
+// that the models of 131072 tokens are stretched eightfold.
+Result<> read_gguf_ropes(Metadata& metadata, RopeOptions rope, Layers& layers) {
+  constexpr uint32_t kStretchedContext = 131072;
+  SHOAL_TRY(const auto full, metadata.get_positive("rope.global.freq_base"));
+  SHOAL_TRY(const auto sliding, metadata.get_positive("rope.local.freq_base"));
+  const formats::GgufMetadata& all = *metadata.checkpoint().gguf();
+  const bool from_ollama = full || sliding || all.find(metadata.name("mm.tokens_per_image"));
+  rope.default_theta = full.value_or(1e6);
+  if (from_ollama && rope.context_tokens >= kStretchedContext) rope.default_factor = 8;
+  SHOAL_TRY(layers.full, read_rope(metadata, rope));
+  rope.default_theta = sliding.value_or(10000);
+  rope.theta_key = "rope.freq_base_swa";
+  rope.scaled = false;
+  SHOAL_TRY(layers.sliding, read_rope(metadata, rope));
+  return {};
+}
+
+// The layers with a window: all but every so many, or as a list says.
+Result<std::vector<bool>> read_gguf_sliding(Metadata& metadata, uint32_t layers, uint32_t default_pattern) {
+  constexpr std::string_view kPattern = "attention.sliding_window_pattern";
+  const formats::GgufValue* value = metadata.checkpoint().gguf()->find(metadata.name(kPattern));
+  std::vector<bool> sliding(layers);
+  if (value && std::holds_alternative<std::vector<bool>>(*value)) {
+    SHOAL_TRY(sliding, metadata.get_flags(kPattern));
+    if (sliding.size() == layers) return sliding;
+    return fail(ErrorCode::malformed, fmt::format("'{}' has {} entries for {} layers",
+                                                  metadata.name(kPattern), sliding.size(), layers));
+  }
+  SHOAL_TRY(const auto pattern, metadata.get_count(kPattern, limits::kMaxLayers));
+  for (uint32_t i = 0; i < layers; ++i) sliding[i] = (i + 1) % pattern.value_or(default_pattern) != 0;
+  return sliding;
+}
+
 Result<Layers> read_gguf_layers(Metadata& metadata, const Sizes& sizes) {
   const bool second = metadata.architecture() == "gemma2";
   Layers layers;
@@ -157,29 +195,23 @@ Result<Layers> read_gguf_layers(Metadata& metadata, const Sizes& sizes) {
   layers.scale = gguf_scale(sizes, second ? 46 : 62);
   SHOAL_TRY(layers.width, metadata.require_count("feed_forward_length", limits::kMaxWidth));
   SHOAL_TRY(layers.softcap, read_cap(metadata, "attn_logit_softcapping", second ? 50 : 0));
-  RopeOptions rope{.head_dim = sizes.head_dim, .context_tokens = sizes.context_tokens};
-  rope.default_theta = second ? 10000 : 1e6;
-  SHOAL_TRY(layers.full, read_rope(metadata, rope));
-  if (!second) {
-    rope.default_theta = 10000;
-    rope.theta_key = "rope.freq_base_swa";
-    rope.scaled = false;
-    SHOAL_TRY(layers.sliding, read_rope(metadata, rope));
-  } else {
+  const RopeOptions rope{.head_dim = sizes.head_dim, .context_tokens = sizes.context_tokens};
+  if (second) {
+    SHOAL_TRY(layers.full, read_rope(metadata, rope));
     layers.sliding = layers.full;
+  } else {
+    SHOAL_TRY_VOID(read_gguf_ropes(metadata, rope, layers));
   }
   SHOAL_TRY(const uint32_t window,
             metadata.get_whole("attention.sliding_window", limits::kMaxContextTokens, second ? 4096 : 0));
-  SHOAL_TRY(const auto pattern, metadata.get_count("attention.sliding_window_pattern", limits::kMaxLayers));
-  layers.windows.resize(sizes.layers);
-  for (uint32_t i = 0; i < sizes.layers; ++i)
-    if ((i + 1) % pattern.value_or(second ? 2 : 6) != 0) layers.windows[i] = window;
+  SHOAL_TRY(const std::vector<bool> sliding, read_gguf_sliding(metadata, sizes.layers, second ? 2 : 6));
+  for (const bool slides : sliding) layers.windows.push_back(slides ? window : 0);
   return layers;
 }
 
 Result<DecoderSpec> read_gguf(Metadata& metadata) {
   const Checkpoint& checkpoint = metadata.checkpoint();
-  SHOAL_TRY(const Sizes sizes, read_sizes(metadata));
+  SHOAL_TRY(const Sizes sizes, read_sizes(metadata, kEpsilon));
   SHOAL_TRY(const Layers layers, read_gguf_layers(metadata, sizes));
   DecoderSpec spec = make_gemma(metadata.architecture(), sizes);
   const bool second = metadata.architecture() == "gemma2";
