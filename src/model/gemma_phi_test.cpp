@@ -182,6 +182,12 @@ TEST_F(Pages, Phi3RefusesFactorsOfAnotherNumberAndScalingsThatItDoesNotKnow) {
                      phi3_shapes(32, 16, 32));
   ASSERT_FALSE(few);
   EXPECT_THAT(few.error().message, HasSubstr("must be a list of 8 numbers"));
+  const auto short_context =
+      read_directory(phi3(R"(,"original_max_position_embeddings":1,"rope_scaling":{"type":"longrope"})"),
+                     phi3_shapes(32, 16, 32));
+  ASSERT_FALSE(short_context);
+  EXPECT_THAT(short_context.error().message,
+              HasSubstr("'original_max_position_embeddings' is 1, but must be from 2"));
   const auto unknown =
       read_directory(phi3(R"(,"rope_scaling":{"type":"dynamic","factor":2.0})"), phi3_shapes(32, 16, 32));
   ASSERT_FALSE(unknown);

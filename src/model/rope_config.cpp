@@ -76,10 +76,11 @@ Result<std::vector<float>> read_divisors(Fields& section, std::string_view name,
 
 Result<> read_longrope(Fields& fields, Fields& section, const RopeOptions& options, uint32_t pairs,
                        Stretch& stretch) {
+  constexpr std::string_view kField = "original_max_position_embeddings";
   SHOAL_TRY(const double original, read_original_context(fields, section, options));
-  if (original > static_cast<double>(limits::kMaxContextTokens))
-    return section.wrong_value("original_max_position_embeddings",
-                               fmt::format("at most {}", limits::kMaxContextTokens));
+  if (original < 2 || original > static_cast<double>(limits::kMaxContextTokens))
+    return (fields.get(kField) ? fields : section)
+        .wrong_value(kField, fmt::format("from 2 to {}", limits::kMaxContextTokens));
   SHOAL_TRY(const auto factor, section.get_positive("factor"));
   SHOAL_TRY(const auto stated, section.get_positive("attention_factor"));
   SHOAL_TRY(stretch.short_divisors, read_divisors(section, "short_factor", pairs));
