@@ -37,6 +37,15 @@ inline LoadedModel open_model(const std::string& path_in_project) {
   return {std::move(checkpoint), std::move(spec)};
 }
 
+// Sanitized programs are slow, and look for other faults than wrong numbers: they run less of the same.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+inline constexpr bool kSanitized = __has_feature(address_sanitizer);
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 inline constexpr const char* kDemoModel = "models/demo/shoal-demo-q8_0.gguf";
 
 // A line of tests/fixtures/manifest.json; paths from the project's root.

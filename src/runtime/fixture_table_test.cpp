@@ -17,14 +17,6 @@ namespace {
 
 using engine::KvType;
 
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-constexpr bool kSanitized = __has_feature(address_sanitizer);
-#else
-constexpr bool kSanitized = false;
-#endif
-
 // How far logits may be from the reference, in units of its standard deviation.
 struct Tolerance {
   double max;
@@ -88,6 +80,7 @@ TEST_P(Fixture, LogitsAreAsCloseAsTheirArithmeticAllows) {
     const Tolerance tolerance = tolerance_of(GetParam(), kv);
     ASSERT_EQ(expected_.prompts.size(), 3u);
     for (const Expected::Prompt& prompt : expected_.prompts) {
+      if (kSanitized && prompt.name == "long") continue;
       const LogitError error =
           compare(expected_, prompt, logits_of(pipeline, prompt.tokens, prompt.tokens.size()));
       const std::string where = fmt::format("{}, KV type {}", prompt.name, static_cast<int>(kv));
@@ -106,6 +99,7 @@ TEST_P(Fixture, GreedyTokensAreTheReferences) {
   LocalPipeline pipeline = load(pipeline_options(exact ? KvType::f32 : KvType::f16));
   Line& line = lines()[GetParam().name];
   for (const Expected::Prompt& prompt : expected_.prompts) {
+    if (kSanitized && prompt.name == "long") continue;
     const std::vector<int32_t> tokens = generate(pipeline, prompt.tokens, prompt.greedy.size());
     const auto first = static_cast<size_t>(std::ranges::mismatch(tokens, prompt.greedy).in1 - tokens.begin());
     line.greedy_equal += first;
