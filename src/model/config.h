@@ -120,4 +120,8 @@ TensorRef stacked_matrix(std::string name, uint32_t index, std::vector<uint64_t>
 // `count` neighbouring rows of a matrix [rows, columns].
 TensorRef matrix_rows(std::string name, std::vector<uint64_t> shape, uint32_t first, uint32_t count);
 
+// Llama's block from GGUF: attention over whole heads as `attention.*` has it, a dense feed-forward of SiLU.
+// Pages add what their family has besides.
+Result<DecoderSpec> read_plain_gguf(Metadata& metadata);
+
 }  // namespace shoal::model

@@ -3,6 +3,7 @@
 
 #include "base/limits.h"
 #include "model/config.h"
+#include "model/rope_config.h"
 
 namespace shoal::model {
 namespace {
@@ -61,6 +62,25 @@ Result<uint32_t> read_main_layers(Metadata& metadata, uint32_t block_count,
   const uint32_t layers = block_count - predictors;
   for (uint32_t block = layers; block < block_count; ++block) ignored.push_back(gguf_layer_prefix(block));
   return layers;
+}
+
+Result<DecoderSpec> read_plain_gguf(Metadata& metadata) {
+  SHOAL_TRY(const Sizes sizes, read_sizes(metadata));
+  SHOAL_TRY(const RopeSpec rope,
+            read_rope(metadata, {.head_dim = sizes.head_dim, .context_tokens = sizes.context_tokens}));
+  SHOAL_TRY(const uint32_t width, metadata.require_count("feed_forward_length", limits::kMaxWidth));
+  DecoderSpec spec = make_spec(metadata.architecture(), sizes);
+  name_gguf_model(spec, metadata.checkpoint());
+  for (uint32_t i = 0; i < sizes.layers; ++i) {
+    const std::string prefix = gguf_layer_prefix(i);
+    LayerSpec& layer = spec.layers[i];
+    name_gguf_layer_norms(layer, prefix);
+    AttentionSpec attention = make_attention(sizes, rope);
+    name_gguf_attention(attention, prefix, metadata.checkpoint());
+    layer.mixer = std::move(attention);
+    layer.feed_forward = gguf_dense_feed_forward(prefix, width, {}, metadata.checkpoint());
+  }
+  return spec;
 }
 
 }  // namespace shoal::model

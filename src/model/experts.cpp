@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/limits.h"
+#include "model/config.h"
 
 namespace shoal::model {
 std::vector<TensorRef> stack_parts(const TensorRef& stack, uint32_t count,
@@ -21,6 +22,18 @@ DenseSpec gguf_shared_expert(const std::string& prefix, uint32_t width) {
   dense.up = TensorRef(prefix + "ffn_up_shexp.weight");
   dense.down = TensorRef(prefix + "ffn_down_shexp.weight");
   return dense;
+}
+
+MixtureSpec gguf_mixture(const GgufMixture& sizes, const std::string& prefix, uint32_t hidden_size,
+                         const formats::Checkpoint& checkpoint) {
+  MixtureSpec mixture;
+  mixture.router_op = sizes.router;
+  mixture.width = sizes.width;
+  if (checkpoint.find(prefix + "exp_probs_b.bias"))
+    mixture.choice_bias = TensorRef(prefix + "exp_probs_b.bias");
+  name_gguf_experts(mixture, prefix, hidden_size, checkpoint);
+  if (sizes.shared_width != 0) mixture.shared = gguf_shared_expert(prefix, sizes.shared_width);
+  return mixture;
 }
 
 Result<uint32_t> shared_experts_width(uint32_t count, uint32_t width) {

@@ -16,6 +16,16 @@ namespace shoal::model {
 
 // ffn_{gate,up,down}_shexp.weight.
 DenseSpec gguf_shared_expert(const std::string& prefix, uint32_t width);
+// A layer's mixture as GGUF names it: exp_probs_b.bias chooses where the file has it, and there is a shared
+// expert unless its width is 0.
+struct GgufMixture {
+  engine::RouterOp router;
+  uint32_t width = 0;
+  uint32_t shared_width = 0;
+};
+MixtureSpec gguf_mixture(const GgufMixture& sizes, const std::string& prefix, uint32_t hidden_size,
+                         const formats::Checkpoint& checkpoint);
+
 // The width of `count` shared experts as one; 0 without any.
 Result<uint32_t> shared_experts_width(uint32_t count, uint32_t width);
 

@@ -108,14 +108,9 @@ FeedForwardSpec feed_forward(const Layers& layers, uint32_t layer, const std::st
                              uint32_t hidden_size, const Checkpoint& checkpoint) {
   if (!layers.router || layer < layers.leading_dense)
     return gguf_dense_feed_forward(prefix, layers.dense_width, {}, checkpoint);
-  MixtureSpec mixture;
-  mixture.router_op = *layers.router;
-  mixture.width = layers.expert_width;
-  if (checkpoint.find(prefix + "exp_probs_b.bias"))
-    mixture.choice_bias = TensorRef(prefix + "exp_probs_b.bias");
-  name_gguf_experts(mixture, prefix, hidden_size, checkpoint);
-  if (layers.shared_width != 0) mixture.shared = gguf_shared_expert(prefix, layers.shared_width);
-  return mixture;
+  return gguf_mixture(
+      {.router = *layers.router, .width = layers.expert_width, .shared_width = layers.shared_width}, prefix,
+      hidden_size, checkpoint);
 }
 
 Result<DecoderSpec> read_gguf(Metadata& metadata) {

@@ -31,27 +31,8 @@ Result<DecoderSpec> read_config(Fields& fields, const formats::Checkpoint&) {
   return spec;
 }
 
-Result<DecoderSpec> read_gguf(Metadata& metadata) {
-  SHOAL_TRY(const Sizes sizes, read_sizes(metadata));
-  SHOAL_TRY(const RopeSpec rope,
-            read_rope(metadata, {.head_dim = sizes.head_dim, .context_tokens = sizes.context_tokens}));
-  SHOAL_TRY(const uint32_t width, metadata.require_count("feed_forward_length", limits::kMaxWidth));
-  DecoderSpec spec = make_spec(metadata.architecture(), sizes);
-  name_gguf_model(spec, metadata.checkpoint());
-  for (uint32_t i = 0; i < sizes.layers; ++i) {
-    const std::string prefix = gguf_layer_prefix(i);
-    LayerSpec& layer = spec.layers[i];
-    name_gguf_layer_norms(layer, prefix);
-    AttentionSpec attention = make_attention(sizes, rope);
-    name_gguf_attention(attention, prefix, metadata.checkpoint());
-    layer.mixer = std::move(attention);
-    layer.feed_forward = gguf_dense_feed_forward(prefix, width, {}, metadata.checkpoint());
-  }
-  return spec;
-}
-
 }  // namespace
 
-const Architecture kQwen2{"qwen2", "Qwen2ForCausalLM", "qwen2", read_config, read_gguf};
+const Architecture kQwen2{"qwen2", "Qwen2ForCausalLM", "qwen2", read_config, read_plain_gguf};
 
 }  // namespace shoal::model

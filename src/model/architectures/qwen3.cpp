@@ -37,22 +37,11 @@ Result<DecoderSpec> read_config(Fields& fields, const formats::Checkpoint&) {
 }
 
 Result<DecoderSpec> read_gguf(Metadata& metadata) {
-  SHOAL_TRY(const Sizes sizes, read_sizes(metadata));
-  SHOAL_TRY(const RopeSpec rope,
-            read_rope(metadata, {.head_dim = sizes.head_dim, .context_tokens = sizes.context_tokens}));
-  SHOAL_TRY(const uint32_t width, metadata.require_count("feed_forward_length", limits::kMaxWidth));
-  DecoderSpec spec = make_spec(metadata.architecture(), sizes);
-  name_gguf_model(spec, metadata.checkpoint());
-  for (uint32_t i = 0; i < sizes.layers; ++i) {
-    const std::string prefix = gguf_layer_prefix(i);
-    LayerSpec& layer = spec.layers[i];
-    name_gguf_layer_norms(layer, prefix);
-    AttentionSpec attention = make_attention(sizes, rope);
-    name_gguf_attention(attention, prefix, metadata.checkpoint());
-    attention.query_norm = TensorRef(prefix + "attn_q_norm.weight");
-    attention.key_norm = TensorRef(prefix + "attn_k_norm.weight");
-    layer.mixer = std::move(attention);
-    layer.feed_forward = gguf_dense_feed_forward(prefix, width, {}, metadata.checkpoint());
+  SHOAL_TRY(DecoderSpec spec, read_plain_gguf(metadata));
+  for (uint32_t i = 0; i < spec.layer_count(); ++i) {
+    auto& attention = std::get<AttentionSpec>(spec.layers[i].mixer);
+    attention.query_norm = TensorRef(gguf_layer_prefix(i) + "attn_q_norm.weight");
+    attention.key_norm = TensorRef(gguf_layer_prefix(i) + "attn_k_norm.weight");
   }
   return spec;
 }

@@ -117,10 +117,8 @@ AttentionSpec gated_attention(const HybridModel& model, const std::string& prefi
 FeedForwardSpec feed_forward(const HybridModel& model, uint32_t layer, const std::string& prefix,
                              const Checkpoint& checkpoint) {
   if (!model.mixture[layer]) return gguf_dense_feed_forward(prefix, model.dense_width, {}, checkpoint);
-  MixtureSpec mixture;
-  mixture.router_op = model.router;
-  mixture.width = model.expert_width;
-  name_gguf_experts(mixture, prefix, model.sizes.hidden_size, checkpoint);
+  MixtureSpec mixture = gguf_mixture({.router = model.router, .width = model.expert_width}, prefix,
+                                     model.sizes.hidden_size, checkpoint);
   const std::string gate = prefix + "ffn_gate_inp_shexp.weight";
   if (const formats::TensorInfo* tensor = checkpoint.find(gate)) {
     mixture.shared = gguf_shared_expert(prefix, model.shared_width);
