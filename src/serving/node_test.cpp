@@ -365,9 +365,8 @@ TEST_F(NodeTest, StoppingANodeEndsItsGenerations) {
   workers.hold_results = true;
   const auto listener = generate(*a, endless());
   const auto remote = generate(*b, endless());
-  // One step or two, depending on when the second one comes.
-  ASSERT_TRUE(
-      run_until([&] { return metric(*a, "shoal_active_sequences") + metric(*a, "shoal_queue_depth") == 2; }));
+  const auto known = [&] { return metric(*a, "shoal_active_sequences") + metric(*a, "shoal_queue_depth"); };
+  ASSERT_TRUE(run_until([&] { return known() == 2; }));  // in one step or two
   a->stop();
   EXPECT_EQ(listener->error->code, ErrorCode::unavailable);
   ASSERT_TRUE(run_until([&] { return remote->ended(); }));
