@@ -194,7 +194,7 @@ Result<std::vector<SafetensorsTensor>> parse_header(std::string_view header) {
   // text.
   const auto braces = static_cast<uint64_t>(std::ranges::count(header, '{'));
   parser.handler().tensors.reserve(
-      std::min({braces, header.size() / kLeastTensorText.size(), limits::kMaxTensors}));
+      std::min<uint64_t>({braces, header.size() / kLeastTensorText.size(), limits::kMaxTensors}));
   boost::system::error_code error;
   const size_t used = parser.write_some(false, header.data(), header.size(), error);
   const std::string& fault = parser.handler().fault();
