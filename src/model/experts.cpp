@@ -29,7 +29,7 @@ MixtureSpec gguf_mixture(const GgufMixture& sizes, const std::string& prefix, ui
   MixtureSpec mixture;
   mixture.router_op = sizes.router;
   mixture.width = sizes.width;
-  if (checkpoint.find(prefix + "exp_probs_b.bias"))
+  if (sizes.may_have_choice_bias && checkpoint.find(prefix + "exp_probs_b.bias"))
     mixture.choice_bias = TensorRef(prefix + "exp_probs_b.bias");
   name_gguf_experts(mixture, prefix, hidden_size, checkpoint);
   if (sizes.shared_width != 0) mixture.shared = gguf_shared_expert(prefix, sizes.shared_width);

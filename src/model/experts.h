@@ -16,12 +16,13 @@ namespace shoal::model {
 
 // ffn_{gate,up,down}_shexp.weight.
 DenseSpec gguf_shared_expert(const std::string& prefix, uint32_t width);
-// A layer's mixture as GGUF names it: exp_probs_b.bias chooses where the file has it, and there is a shared
-// expert unless its width is 0.
+// A layer's mixture as GGUF names it, with a shared expert unless its width is 0.
 struct GgufMixture {
   engine::RouterOp router;
   uint32_t width = 0;
   uint32_t shared_width = 0;
+  bool may_have_choice_bias =
+      false;  // exp_probs_b.bias, where the file has it; else check_tensors refuses it
 };
 MixtureSpec gguf_mixture(const GgufMixture& sizes, const std::string& prefix, uint32_t hidden_size,
                          const formats::Checkpoint& checkpoint);

@@ -108,9 +108,11 @@ FeedForwardSpec feed_forward(const Layers& layers, uint32_t layer, const std::st
                              uint32_t hidden_size, const Checkpoint& checkpoint) {
   if (!layers.router || layer < layers.leading_dense)
     return gguf_dense_feed_forward(prefix, layers.dense_width, {}, checkpoint);
-  return gguf_mixture(
-      {.router = *layers.router, .width = layers.expert_width, .shared_width = layers.shared_width}, prefix,
-      hidden_size, checkpoint);
+  return gguf_mixture({.router = *layers.router,
+                       .width = layers.expert_width,
+                       .shared_width = layers.shared_width,
+                       .may_have_choice_bias = true},
+                      prefix, hidden_size, checkpoint);
 }
 
 Result<DecoderSpec> read_gguf(Metadata& metadata) {

@@ -106,9 +106,11 @@ FeedForwardSpec gguf_feed_forward(const Layers& layers, uint32_t layer, const st
                                   uint32_t hidden_size, const Checkpoint& checkpoint) {
   if (layer < layers.leading_dense)
     return gguf_dense_feed_forward(prefix, layers.dense_width, {}, checkpoint);
-  return gguf_mixture(
-      {.router = layers.router, .width = layers.expert_width, .shared_width = layers.shared_width}, prefix,
-      hidden_size, checkpoint);
+  return gguf_mixture({.router = layers.router,
+                       .width = layers.expert_width,
+                       .shared_width = layers.shared_width,
+                       .may_have_choice_bias = true},
+                      prefix, hidden_size, checkpoint);
 }
 
 Result<DecoderSpec> read_gguf(Metadata& metadata) {
