@@ -191,17 +191,20 @@ pub fn run<T: Send + 'static>(
         .name("template".to_string())
         .stack_size(STACK_BYTES)
         .spawn(move || confined_main(budget, flag, sender, work));
-    if let Err(error) = spawned {
-        panic!("cannot start a thread for a template: {error}");
-    }
-    match receiver.recv_timeout(time) {
+    let thread = spawned.unwrap_or_else(|error| panic!("cannot start a thread for a template: {error}"));
+    // A thread that ends is waited for: a process that exits at this moment would find it half taken down.
+    let outcome = match receiver.recv_timeout(time) {
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => {
             given_up.store(true, Ordering::Relaxed);
-            Err(Overrun::Time)
+            return Err(Overrun::Time);
         }
         Err(RecvTimeoutError::Disconnected) => Err(Overrun::Fault),
+    };
+    if !matches!(outcome, Err(Overrun::Memory)) {
+        let _ = thread.join();
     }
+    outcome
 }
 
 /// A fault of confined work is told to its caller and nobody else. The usual hook would also hold the lock of the error

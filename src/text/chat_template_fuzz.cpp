@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "bridge/bridge.h"
 #include "text/bridge_call.h"
+#include "text/fuzz_leaks.h"
 
 namespace {
 

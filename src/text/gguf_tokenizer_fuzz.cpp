@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "formats/gguf.h"
+#include "text/fuzz_leaks.h"
 #include "text/fuzzed_tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "text/fuzz_leaks.h"
 #include "text/fuzzed_tokenizer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -21,7 +21,7 @@
 
 namespace shoal::engine::cpu {
 
-enum class Isa : uint8_t { portable, avx2, avx512 };
+enum class Isa : uint8_t { portable, avx2, avx512, amx, neon };
 
 enum class ActivationFormat : uint8_t { f32, q8_32, q8_256 };
 constexpr size_t kActivationFormatCount = 3;
@@ -54,7 +54,7 @@ enum class PanelType : uint8_t {
 constexpr size_t kPanelTypeCount = 22;
 
 constexpr uint32_t kPanelRows = 16;          // outputs of a panel, one 32-bit lane each
-constexpr uint32_t kMaxTileRows = 8;         // activation rows computed together
+constexpr uint32_t kMaxTileRows = 16;        // activation rows computed together
 constexpr uint32_t kAttentionQueries = 8;    // query vectors computed together
 constexpr uint32_t kAttentionRun = 64;       // tokens of a softmax run; runs start at multiples of it
 constexpr uint32_t kLatentQueries = 16;      // query vectors computed together over latent rows, a lane each

@@ -36,7 +36,7 @@ const Kernels& table_of(Isa isa) {
 }
 
 constexpr std::array kNames = {std::string_view("portable"), std::string_view("avx2"),
-                               std::string_view("avx512")};
+                               std::string_view("avx512"), std::string_view("amx"), std::string_view("neon")};
 
 }  // namespace
 
@@ -48,7 +48,7 @@ Result<Isa> parse_isa(std::string_view text) {
   auto found = std::ranges::find(kNames, text);
   if (found == kNames.end()) {
     return fail(ErrorCode::invalid_argument, fmt::format("unknown instruction set '{}'", text),
-                "use portable, avx2 or avx512");
+                "use portable, avx2, avx512, amx or neon");
   }
   return static_cast<Isa>(found - kNames.begin());
 }
