@@ -47,7 +47,7 @@ endif()
 # A faster linker where there is one.
 if(NOT APPLE)
   find_program(SHOAL_MOLD mold)
-  if(SHOAL_MOLD)
+  if(SHOAL_MOLD AND NOT CMAKE_CROSSCOMPILING)
     target_link_options(shoal_options INTERFACE -fuse-ld=mold)
   endif()
   target_link_options(shoal_options INTERFACE -Wl,--gc-sections)

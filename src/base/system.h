@@ -10,6 +10,11 @@ namespace shoal {
 std::string cpu_name();              // "AMD EPYC 9B14" or "unknown CPU"
 std::string host_name();             // without domain; "localhost" when the system has none
 bool cpu_has_crc32c();               // an instruction for CRC-32C that this build can use
+struct ArmExtensions {
+  bool dot_products = false;   // FEAT_DotProd
+  bool int8_matrices = false;  // FEAT_I8MM
+};
+ArmExtensions arm_extensions();  // of an AArch64 processor; none on others
 unsigned usable_core_count();        // cores this process may run on, at least 1
 uint64_t total_memory_bytes();       // of the machine or of our cgroup, whichever is less
 uint64_t available_memory_bytes();   // what can be allocated now without swapping, likewise

@@ -55,6 +55,16 @@ bool cpu_has_crc32c() {
 #endif
 }
 
+ArmExtensions arm_extensions() {
+#if defined(__aarch64__)
+  constexpr unsigned long kHwcapDotProducts = 1 << 20, kHwcap2Int8Matrices = 1 << 13;
+  return {.dot_products = (::getauxval(AT_HWCAP) & kHwcapDotProducts) != 0,
+          .int8_matrices = (::getauxval(AT_HWCAP2) & kHwcap2Int8Matrices) != 0};
+#else
+  return {};
+#endif
+}
+
 unsigned usable_core_count() {
   cpu_set_t set;
   CPU_ZERO(&set);

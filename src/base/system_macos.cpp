@@ -28,6 +28,11 @@ std::string cpu_name() {
 
 bool cpu_has_crc32c() { return true; }  // every Apple processor, and every x86-64 that runs a supported macOS
 
+ArmExtensions arm_extensions() {
+  return {.dot_products = sysctl_value<int>("hw.optional.arm.FEAT_DotProd", 0) != 0,
+          .int8_matrices = sysctl_value<int>("hw.optional.arm.FEAT_I8MM", 0) != 0};
+}
+
 unsigned usable_core_count() { return static_cast<unsigned>(std::max(1, sysctl_value<int>("hw.perflevel0.logicalcpu", sysctl_value<int>("hw.logicalcpu", 1)))); }
 
 uint64_t total_memory_bytes() { return sysctl_value<uint64_t>("hw.memsize", 0); }

@@ -34,10 +34,6 @@ Result<engine::KvType> parse_kv_type(std::string_view text) {
 Result<std::optional<engine::cpu::Isa>> parse_kernels(const std::string& name) {
   if (name.empty()) return std::optional<engine::cpu::Isa>();
   if (Result<engine::cpu::Isa> isa = engine::cpu::parse_isa(name)) return std::optional(*isa);
-  if (name == "amx" || name == "neon")
-    return fail(ErrorCode::unsupported,
-                fmt::format("--isa {}: this build of shoal has no such kernels", name),
-                "leave the choice to shoal");
   return fail(ErrorCode::invalid_argument, fmt::format("--isa '{}' is not an instruction set", name),
               "one of portable, avx2, avx512, amx, neon");
 }

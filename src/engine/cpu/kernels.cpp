@@ -5,34 +5,30 @@
 #include <fmt/format.h>
 #include <vector>
 
+#include "base/system.h"
 #include "engine/cpu/tables.h"
 
 namespace shoal::engine::cpu {
 namespace {
 
-std::vector<Isa> detect() {
-  std::vector<Isa> found = {Isa::portable};
+std::vector<KernelVariant> detect() {
+  std::vector<KernelVariant> found = {{"portable", &portable_kernels()}};
 #if defined(__x86_64__)
   __builtin_cpu_init();
   bool avx2 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (avx2) found.push_back(Isa::avx2);
+  if (avx2) found.push_back({"avx2", &avx2_kernels()});
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vnni")) {
-    found.push_back(Isa::avx512);
+    found.push_back({"avx512", &avx512_kernels()});
   }
+#elif defined(__aarch64__)
+  const ArmExtensions has = arm_extensions();
+  found.push_back({"neon", &neon_kernels()});
+  if (has.dot_products) found.push_back({"neon with dot products", &neon_dotprod_kernels()});
 #endif
   return found;
-}
-
-const Kernels& table_of(Isa isa) {
-#if defined(__x86_64__)
-  if (isa == Isa::avx2) return avx2_kernels();
-  if (isa == Isa::avx512) return avx512_kernels();
-#endif
-  (void)isa;
-  return portable_kernels();
 }
 
 constexpr std::array kNames = {std::string_view("portable"), std::string_view("avx2"),
@@ -53,19 +49,33 @@ Result<Isa> parse_isa(std::string_view text) {
   return static_cast<Isa>(found - kNames.begin());
 }
 
+std::span<const KernelVariant> kernel_variants() {
+  static const std::vector<KernelVariant> found = detect();
+  return found;
+}
+
 std::span<const Isa> available_isas() {
-  static const std::vector<Isa> found = detect();
+  static const std::vector<Isa> found = [] {
+    std::vector<Isa> isas;
+    for (const KernelVariant& variant : kernel_variants()) {
+      if (isas.empty() || isas.back() != variant.kernels->isa) isas.push_back(variant.kernels->isa);
+    }
+    return isas;
+  }();
   return found;
 }
 
 Result<const Kernels*> select_kernels(std::optional<Isa> wanted) {
-  std::span<const Isa> available = available_isas();
-  Isa isa = wanted.value_or(available.back());
-  if (std::ranges::find(available, isa) == available.end()) {
+  const Isa isa = wanted.value_or(available_isas().back());
+  const Kernels* fastest = nullptr;
+  for (const KernelVariant& variant : kernel_variants()) {
+    if (variant.kernels->isa == isa) fastest = variant.kernels;
+  }
+  if (fastest == nullptr) {
     return fail(ErrorCode::unsupported, fmt::format("this machine cannot run {} kernels", to_string(isa)),
                 "leave the choice of instruction set to shoal");
   }
-  return &table_of(isa);
+  return fastest;
 }
 
 }  // namespace shoal::engine::cpu

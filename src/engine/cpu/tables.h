@@ -1,6 +1,6 @@
 // The tables that instruction set folders define. Only kernels.cpp decides which of them may run.
 //
-// Nothing but these getters may leave a unit compiled for AVX2 or AVX-512. Check:
+// Nothing but these getters may leave a unit compiled for an instruction set. Check:
 //   nm -C kernels.cpp.o | grep -E ' [WVu] '   prints nothing
 #pragma once
 
@@ -11,5 +11,7 @@ namespace shoal::engine::cpu {
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& neon_kernels();          // every AArch64 processor
+const Kernels& neon_dotprod_kernels();  // those with FEAT_DotProd
 
 }  // namespace shoal::engine::cpu

@@ -253,16 +253,15 @@ inline PackedMatrix pack(formats::TensorType type, const Bytes& bytes, uint32_t 
   return pack(FileMatrix{.type = type, .file_rows = rows, .file_columns = columns, .weights = bytes});
 }
 
-// The instruction sets beside portable; says so when there is none to compare.
+// The tables beside portable's; says which instruction sets cannot be compared here.
 inline std::vector<const Kernels*> fast_kernels() {
   std::vector<const Kernels*> found;
-  for (Isa isa : {Isa::avx2, Isa::avx512}) {
-    auto kernels = select_kernels(isa);
-    if (kernels.has_value()) {
-      found.push_back(*kernels);
-    } else {
+  for (const KernelVariant& variant : kernel_variants()) {
+    if (variant.kernels->isa != Isa::portable) found.push_back(variant.kernels);
+  }
+  for (Isa isa : {Isa::avx2, Isa::avx512, Isa::neon}) {
+    if (!select_kernels(isa).has_value())
       std::cout << "[ SKIPPED  ] " << to_string(isa) << ": this machine lacks it\n";
-    }
   }
   return found;
 }
