@@ -1,0 +1,45 @@
+// What the benchmarks share: clocks, medians, and the line of JSON that a figure is. bench/run reads the
+// lines and judges them against their goals.
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace shoal::bench {
+
+double seconds();  // of a steady clock
+double
+processor_seconds();  // of this process, all threads together: what another load on the machine changes least
+
+double median(std::vector<double> values);
+double smallest(const std::vector<double>& values);
+
+// One measured number. `limit` is what bounds it on this machine, in the same unit; `goal` is what it has to
+// reach, or, with `at_most`, to stay below.
+struct Figure {
+  std::string name;
+  double value = 0;
+  std::string_view unit;
+  std::optional<double> limit = {};
+  std::optional<double> goal = {};
+  bool at_most = false;
+};
+
+void print(const Figure& figure);
+
+[[noreturn]] void give_up(std::string_view why);
+
+template <class T>
+T need(Result<T> result) {
+  if (!result) give_up(result.error().message);
+  return *std::move(result);
+}
+
+}  // namespace shoal::bench

@@ -1,0 +1,121 @@
+#include <algorithm>
+#include <fmt/format.h>
+#include <vector>
+
+#include "benchmarks.h"
+#include "compute_peak.h"
+#include "figures.h"
+#include "matrices.h"
+#include "memory_peak.h"
+
+namespace shoal::bench {
+namespace {
+
+using formats::TensorType;
+
+// Weights met a second of a core's own time, in 1e9.
+double multiply(const engine::cpu::PackedMatrix& matrix, uint32_t row_count, engine::cpu::ThreadPool& pool) {
+  Multiplication multiplication(matrix, row_count, pool);
+  double best = 1e9;
+  for (int i = 0; i < 7; ++i) {
+    const double start = processor_seconds();
+    multiplication.run();
+    best = std::min(best, processor_seconds() - start);
+  }
+  return multiplication.operations() / 2 / best / 1e9;
+}
+
+bool is_float(TensorType type) {
+  return type == TensorType::f32 || type == TensorType::f16 || type == TensorType::bf16;
+}
+
+// Share of the vector peak that the type's GEMM has to reach; with a matrix unit more than all of it.
+double gemm_goal(TensorType type) {
+  if (find_peak(PeakKind::int8_matrix) == nullptr) return 0.75;
+  const bool k_quant = type == TensorType::q4_k || type == TensorType::q6_k;
+  return k_quant ? 2.2 : 1.6;
+}
+
+// 512 rows times the largest matrix of a layer of a model with 1 G weights, on one core's own time, with the
+// peak measured between the goes.
+void gemm_share(const Kind& kind, engine::cpu::ThreadPool& pool) {
+  constexpr uint32_t kRows = 8192, kColumns = 2048, kActivationRows = 512;
+  const ComputePeak* peak = find_peak(is_float(kind.type) ? PeakKind::f32_vector : PeakKind::int8_vector);
+  const engine::cpu::PackedMatrix matrix = random_matrix(kind, kRows, kColumns, pool);
+  Multiplication multiplication(matrix, kActivationRows, pool);
+  double best = 0, limit = 0;
+  for (int round = 0; round < 8; ++round) {
+    if (peak) limit = std::max(limit, measure_peak(*peak, 2));
+    const double start = processor_seconds();
+    multiplication.run();
+    best = std::max(best, multiplication.operations() / (processor_seconds() - start) / 1e9);
+  }
+  Figure figure{.name = fmt::format("GEMM {}, 512 rows", kind.label), .value = best, .unit = "Gop/s a core"};
+  if (peak) figure.limit = limit;
+  if (peak && !is_float(kind.type)) figure.goal = gemm_goal(kind.type) * limit;
+  print(figure);
+}
+
+// One row times a matrix that no cache holds, with the memory's rate measured between the goes.
+void gemv_share(const Kind& kind, engine::cpu::ThreadPool& pool, MemoryPeak& memory) {
+  const engine::cpu::PackedMatrix matrix = random_matrix(kind, 8192, 16384, pool);
+  Multiplication multiplication(matrix, 1, pool);
+  std::vector<double> rates, limits;
+  for (int round = 0; round < 12; ++round) {
+    limits.push_back(memory.measure());
+    multiplication.run();
+    const double start = seconds();
+    multiplication.run();
+    rates.push_back(multiplication.bytes() / (seconds() - start) / 1e9);
+  }
+  const unsigned threads = pool.thread_count();
+  print({.name = fmt::format("GEMV {}, 1 row, {} thread{}", kind.label, threads, threads == 1 ? "" : "s"),
+         .value = median(rates),
+         .unit = "GB/s",
+         .limit = median(limits)});
+}
+
+}  // namespace
+
+void products() {
+  engine::cpu::ThreadPool pool(1);
+  for (const Kind& kind : all_kinds()) {
+    const engine::cpu::PackedMatrix large = random_matrix(kind, 8192, 16384, pool);
+    const double bits = static_cast<double>(large.bytes()) * 8 / (8192.0 * 16384);
+    const double alone = multiply(large, 1, pool);
+    const engine::cpu::PackedMatrix small = random_matrix(kind, 1024, 4096, pool);
+    const double together = multiply(small, 256, pool);
+    const auto put = [&](const char* what, double value, std::string_view unit) {
+      print({.name = fmt::format("{}: {}", kind.label, what), .value = value, .unit = unit});
+    };
+    put("packed", bits, "bits a weight");
+    put("one row", alone * bits / 8, "GB/s a core");
+    put("one row", alone, "Gweights/s a core");
+    put("256 rows", 2 * together, "Gop/s a core");
+  }
+}
+
+void engine_shares(unsigned threads) {
+  for (const ComputePeak& peak : compute_peaks()) {
+    print(
+        {.name = fmt::format("peak {}", peak.name), .value = measure_peak(peak, 10), .unit = "Gop/s a core"});
+  }
+  constexpr TensorType kShown[] = {TensorType::q8_0, TensorType::q4_0, TensorType::q4_k,
+                                   TensorType::q6_k, TensorType::q5_k, TensorType::bf16};
+  {
+    engine::cpu::ThreadPool one(1);
+    for (TensorType type : kShown) gemm_share(kind_of(type), one);
+  }
+  std::vector<unsigned> counts = {1};
+  if (threads > 1) counts.push_back(threads);
+  for (unsigned count : counts) {
+    MemoryPeak memory(count);
+    print({.name = fmt::format("read {} thread{}, {}", count, count == 1 ? "" : "s", memory.way()),
+           .value = memory.measure(),
+           .unit = "GB/s"});
+    engine::cpu::ThreadPool pool(count);
+    for (TensorType type : kShown) gemv_share(kind_of(type), pool, memory);
+  }
+}
+
+}  // namespace shoal::bench

@@ -1,0 +1,180 @@
+#include <algorithm>
+#include <array>
+#include <fmt/format.h>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "benchmarks.h"
+#include "figures.h"
+#include "matrices.h"
+#include "memory_peak.h"
+#include "model_run.h"
+
+namespace shoal::bench {
+namespace {
+
+std::string label(const ModelTask& task) {
+  return task.path.stem().string();
+}
+
+int rounds(const ModelTask& task, int normally) {
+  return task.short_run ? 2 : normally;
+}
+
+// What the products alone of a prompt take, on a core's own time: for each type of matrix its operations and
+// a product of that type to measure between the prompts. A mixture's experts count for the rows they serve.
+class ProductsOfModel {
+ public:
+  ProductsOfModel(const ModelRun& model, uint32_t rows, engine::cpu::ThreadPool& pool) {
+    std::map<formats::TensorType, double> operations;
+    for (const formats::TensorInfo& tensor : model.checkpoint().tensors()) {
+      if (tensor.shape.size() < 2 || !tensor.name.starts_with("blk.")) continue;
+      double values = 1;
+      for (uint64_t length : tensor.shape) values *= static_cast<double>(length);
+      operations[tensor.type] += 2 * values * rows * served_share(model, tensor);
+    }
+    for (const auto& [type, count] : operations) {
+      auto& product = products_.emplace_back(std::make_unique<Product>());
+      product->operations = count;
+      product->matrix = random_matrix(kind_of(type), 4096, 2048, pool);
+      product->multiplication = std::make_unique<Multiplication>(product->matrix, rows, pool);
+    }
+  }
+
+  void measure() {
+    for (auto& product : products_) {
+      const double start = processor_seconds();
+      product->multiplication->run();
+      product->best = std::min(product->best, processor_seconds() - start);
+    }
+  }
+
+  double processor_seconds_of_prompt() const {
+    double sum = 0;
+    for (const auto& product : products_)
+      sum += product->operations / product->multiplication->operations() * product->best;
+    return sum;
+  }
+
+ private:
+  struct Product {
+    double operations = 0;
+    double best = 1e9;
+    engine::cpu::PackedMatrix matrix;
+    std::unique_ptr<Multiplication> multiplication;
+  };
+
+  static double served_share(const ModelRun& model, const formats::TensorInfo& tensor) {
+    if (tensor.name.find("_exps.") == std::string::npos) return 1;
+    for (const model::LayerSpec& layer : model.spec().layers) {
+      if (const auto* mixture = std::get_if<model::MixtureSpec>(&layer.feed_forward))
+        return static_cast<double>(mixture->router_op.used) / mixture->router_op.expert_count;
+    }
+    return 1;
+  }
+
+  std::vector<std::unique_ptr<Product>> products_;
+};
+
+// Decoding beside the memory's rate, measured every few steps.
+struct Decoded {
+  double step_seconds;
+  double bytes_per_second;
+};
+
+Decoded decode_steps(ModelRun& model, MemoryPeak& memory, int groups) {
+  std::vector<double> steps, rates;
+  for (int group = 0; group < groups; ++group) {
+    rates.push_back(memory.measure());
+    for (int step = 0; step < 4; ++step) steps.push_back(model.decode());
+  }
+  return {median(steps), median(rates) * 1e9};
+}
+
+}  // namespace
+
+void decode(const ModelTask& task) {
+  ModelRun model(task.path, task.threads, 1024);
+  MemoryPeak memory(task.threads);
+  model.start(1, 32);
+  decode_steps(model, memory, 1);
+  const Decoded result = decode_steps(model, memory, rounds(task, 32));
+  const double limit = result.bytes_per_second / model.active_bytes();
+  print({.name = fmt::format("decode {}, {:.1f} MB a token", label(task), model.active_bytes() / 1e6),
+         .value = 1 / result.step_seconds,
+         .unit = "tok/s",
+         .limit = limit,
+         .goal = 0.9 * limit});
+}
+
+void long_context(const ModelTask& task) {
+  const std::vector<uint32_t> contexts =
+      task.short_run ? std::vector<uint32_t>{1024} : std::vector<uint32_t>{16384, 32768};
+  ModelRun model(task.path, task.threads, contexts.back() + 1024);
+  MemoryPeak memory(task.threads);
+  for (uint32_t context : contexts) {
+    model.start_long(context);
+    const Decoded result = decode_steps(model, memory, rounds(task, 12));
+    const double bytes = model.active_bytes() + model.kv_bytes_per_token() * context;
+    const double limit = result.bytes_per_second / bytes;
+    print(
+        {.name = fmt::format("decode {} at {} tokens, {:.1f} MB a token", label(task), context, bytes / 1e6),
+         .value = 1 / result.step_seconds,
+         .unit = "tok/s",
+         .limit = limit,
+         .goal = 0.8 * limit});
+  }
+}
+
+void prefill(const ModelTask& task) {
+  const uint32_t tokens = task.short_run ? 64 : 512;
+  ModelRun model(task.path, task.threads, 2 * tokens);
+  engine::cpu::ThreadPool pool(1);
+  ProductsOfModel products(model, tokens, pool);
+  model.read_prompt(tokens);
+  double wall = 1e9, processor = 1e9;
+  for (int round = 0; round < rounds(task, 6); ++round) {
+    products.measure();
+    const ModelRun::Times times = model.read_prompt(tokens);
+    wall = std::min(wall, times.seconds);
+    processor = std::min(processor, times.processor_seconds);
+  }
+  const double limit = tokens / products.processor_seconds_of_prompt();
+  print({.name = fmt::format("prefill {} of {}, by a core's own time", tokens, label(task)),
+         .value = tokens / processor,
+         .unit = "tok/s a core",
+         .limit = limit,
+         .goal = 0.65 * limit});
+  print({.name = fmt::format("prefill {} of {}, {} threads", tokens, label(task), task.threads),
+         .value = tokens / wall,
+         .unit = "tok/s",
+         .limit = limit * task.threads});
+}
+
+void batch(const ModelTask& task) {
+  constexpr std::array<uint32_t, 4> kSizes = {1, 4, 8, 16};
+  ModelRun model(task.path, task.threads, 16 * 512);
+  std::array<std::vector<double>, kSizes.size()> times;
+  for (int round = 0; round < rounds(task, 6); ++round) {
+    for (size_t i = 0; i < kSizes.size(); ++i) {
+      model.start(kSizes[i], 32);
+      model.decode();
+      for (int step = 0; step < 8; ++step) times[i].push_back(model.decode());
+    }
+  }
+  const double alone = 1 / median(times[0]);
+  for (size_t i = 0; i < kSizes.size(); ++i) {
+    const double rate = kSizes[i] / median(times[i]);
+    print({.name = fmt::format("batch {} of {}", kSizes[i], label(task)), .value = rate, .unit = "tok/s"});
+    if (kSizes[i] == 1) continue;
+    Figure ratio{.name = fmt::format("batch {} of {}, beside batch 1", kSizes[i], label(task)),
+                 .value = rate / alone,
+                 .unit = "times"};
+    ratio.limit = kSizes[i];
+    if (kSizes[i] == 16) ratio.goal = 8;
+    print(ratio);
+  }
+}
+
+}  // namespace shoal::bench
