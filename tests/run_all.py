@@ -1,7 +1,8 @@
 """Builds shoal and runs every test suite; the last line is "N passed, N failed[, N skipped]".
 
-Suites are the rooms' gtest programs (build/release/tests, and again under AddressSanitizer for the rooms that touch
-bytes from outside) and the Python suites tests/*/test_*.py. See ./test for the arguments.
+Suites are the rooms' gtest programs (build/release/tests, again under AddressSanitizer for the rooms that touch bytes
+from outside, and the engine's and what lies below it for AArch64 under qemu-user) and the Python suites
+tests/*/test_*.py. See ./test for the arguments.
 """
 
 import argparse
@@ -19,6 +20,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Rooms whose tests run under the sanitizers too: whatever reads files, frames, requests or indexes weights.
 SANITIZED_ROOMS = ["base", "formats", "text", "link", "engine", "model", "runtime", "worker", "scheduler", "planner",
                    "cluster", "serving", "api"]
+# What runs as AArch64, by the processor that qemu-user plays: cortex-a72 has no dot products, max has everything.
+EMULATED = [("engine", "max"), ("engine", "cortex-a72"), ("formats", "max"), ("base", "max")]
+# Of these, what compares thread counts takes minutes there: threads that spin are emulated too.
+NOT_EMULATED = "*Attention.*Threads"
 SUITE_TIMEOUT_SECONDS = 900
 FUZZ_SECONDS = 60
 SHORT_FUZZ_SECONDS = 10
@@ -66,11 +71,12 @@ def gtest_cases(report):
             yield f"{suite['name']}.{case['name']}", case
 
 
-def run_gtest(name, program, environment, tally):
+def run_gtest(command, environment):
+    """Runs a gtest program; returns (number passed, names of what failed, number skipped, seconds, output to show)."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         report_path = pathlib.Path(scratch) / "report.json"
-        code, output = run([program, f"--gtest_output=json:{report_path}", "--gtest_brief=1"], environment)
+        code, output = run([*command, f"--gtest_output=json:{report_path}", "--gtest_brief=1"], environment)
         report = json.loads(report_path.read_text()) if report_path.exists() else None
     passed, failures, skipped = 0, [], 0
     for case_name, case in gtest_cases(report or {}):
@@ -82,9 +88,37 @@ def run_gtest(name, program, environment, tally):
             passed += 1
     if report is None or (code != 0 and not failures):
         failures.append(f"(ended with {'a timeout' if code is None else f'code {code}'})")
-    if failures:
-        print(output[-8000:])
-    tally.add(name, passed, failures, skipped, time.monotonic() - started)
+    return passed, failures, skipped, time.monotonic() - started, output[-8000:] if failures else ""
+
+
+def count_gtest(name, outcome, tally):
+    passed, failures, skipped, seconds, output = outcome
+    if output:
+        print(output)
+    tally.add(name, passed, failures, skipped, seconds)
+
+
+def run_emulated(tally, wanted, environment):
+    """EMULATED, two at a time."""
+    chosen = [(room, processor) for room, processor in EMULATED if wanted(f"{room}-{processor}")]
+    needed = [shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64"), pathlib.Path("/usr/src/googletest").exists()]
+    if chosen and not all(needed):
+        print("skipped AArch64: aarch64-linux-gnu-g++, qemu-aarch64 or /usr/src/googletest is not installed")
+        tally.skipped += len(chosen)
+        return
+    if not chosen:
+        return
+    build("aarch64", sorted({f"{room}_test" for room, _ in chosen}))
+    print(f"     left out under emulation: {NOT_EMULATED}")
+
+    def run_one(choice):
+        room, processor = choice
+        program = ROOT / "build" / "aarch64" / "tests" / f"{room}_test"
+        return run_gtest(["qemu-aarch64", "-cpu", processor, program, f"--gtest_filter=-{NOT_EMULATED}"], environment)
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        for (room, processor), outcome in zip(chosen, pool.map(run_one, chosen)):
+            count_gtest(f"{room}-{processor}", outcome, tally)
 
 
 def run_python(name, path, environment, tally):
@@ -147,6 +181,7 @@ def main():
     parser = argparse.ArgumentParser(description="Builds shoal and runs its tests.")
     parser.add_argument("--all", action="store_true", help="the slow tests too")
     parser.add_argument("--no-sanitizers", action="store_true", help="leave out the AddressSanitizer runs and the fuzzers")
+    parser.add_argument("--no-emulation", action="store_true", help="leave out the AArch64 build, which runs under qemu-user")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only suites whose name contains one of these")
     arguments = parser.parse_args()
 
@@ -170,10 +205,12 @@ def main():
             run_python(name, path, environment, tally)
     for name, program in suites(ROOT / "build" / "release"):
         if wanted(name):
-            run_gtest(name, program, environment, tally)
+            count_gtest(name, run_gtest([program], environment), tally)
     for name, program in suites(ROOT / "build" / "asan", "-asan"):
         if name.removesuffix("-asan") in sanitized:
-            run_gtest(name, program, environment, tally)
+            count_gtest(name, run_gtest([program], environment), tally)
+    if not arguments.no_emulation:
+        run_emulated(tally, wanted, environment)
     for path in sorted((ROOT / "tests").glob("*/test_*.py")):
         name = path.stem.removeprefix("test_")
         if name != "tidy" and wanted(name):

@@ -21,6 +21,7 @@ struct U8x64 {
 
 constexpr Isa kIsa = Isa::neon;
 constexpr uint32_t kTileRows = 4;  // of 32 registers, a row of sums takes four
+constexpr uint32_t kTilePanels = 1;
 constexpr uint32_t kFloatPanels = 2;
 constexpr int kScoreGroups = 2;  // groups of 16 tokens scored at once for few queries
 constexpr int kMixQueries = 2;   // queries whose values are mixed at once, at most 4
@@ -211,8 +212,20 @@ inline F32x16 load_f8(const uint8_t* from) {
 inline U8x64 load_bytes(const uint8_t* from) {
   return each_u8([&](int i) { return vld1q_u8(from + 16 * i); });
 }
+inline void store_bytes(uint8_t* to, U8x64 value) {
+  vst1q_u8(to, value.part[0]);
+  vst1q_u8(to + 16, value.part[1]);
+  vst1q_u8(to + 32, value.part[2]);
+  vst1q_u8(to + 48, value.part[3]);
+}
 inline I32x16 load_words(const uint8_t* from) {
   return each_i32([&](int i) { return vreinterpretq_s32_u8(vld1q_u8(from + 16 * i)); });
+}
+inline void store_words(uint8_t* to, I32x16 value) {
+  vst1q_u8(to, vreinterpretq_u8_s32(value.part[0]));
+  vst1q_u8(to + 16, vreinterpretq_u8_s32(value.part[1]));
+  vst1q_u8(to + 32, vreinterpretq_u8_s32(value.part[2]));
+  vst1q_u8(to + 48, vreinterpretq_u8_s32(value.part[3]));
 }
 inline F32x16 fp4_low(I32x16 words) {
   // The upper two bytes of each value: the lower of them first, for all sixteen, then the upper.
@@ -233,6 +246,9 @@ inline I32x16 load_u8(const uint8_t* from) {
   return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_high_u16(low)),
            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))),
            vreinterpretq_s32_u32(vmovl_high_u16(high))}};
+}
+inline I32x16 load_u8_pairs(const uint8_t* from) {
+  return each_i32([&](int i) { return vreinterpretq_s32_u16(vmovl_u8(vld1_u8(from + 8 * i))); });
 }
 inline I32x16 load_i8(const uint8_t* from) {
   const int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8(from));
