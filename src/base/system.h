@@ -15,6 +15,7 @@ struct ArmExtensions {
   bool int8_matrices = false;  // FEAT_I8MM
 };
 ArmExtensions arm_extensions();  // of an AArch64 processor; none on others
+bool allow_tile_registers();         // asks for AMX's tiles for every thread of this process; false: never use them
 unsigned usable_core_count();        // cores this process may run on, at least 1
 uint64_t total_memory_bytes();       // of the machine or of our cgroup, whichever is less
 uint64_t available_memory_bytes();   // what can be allocated now without swapping, likewise

@@ -1,13 +1,15 @@
 #ifdef __linux__
-#include <sched.h>
 #include <sys/auxv.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <fstream>
 
 #include "base/assert.h"
+#include "base/cores.h"
 #include "base/system.h"
 
 namespace shoal {
@@ -33,6 +35,21 @@ uint64_t cgroup_bytes(const char* name) {
   return UINT64_MAX;
 }
 
+// The least processor time that our cgroup or one above it may have, in cores; UINT_MAX without a limit.
+unsigned cgroup_cores() {
+  unsigned least = UINT_MAX;
+  std::ifstream self("/proc/self/cgroup");
+  for (std::string line; std::getline(self, line);) {
+    if (!line.starts_with("0::/")) continue;
+    for (std::string group = line.substr(3);; group.resize(group.rfind('/'))) {
+      std::ifstream file("/sys/fs/cgroup" + group + "/cpu.max");
+      if (std::string text; std::getline(file, text)) least = std::min(least, parse_core_quota(text).value_or(least));
+      if (group.empty()) break;
+    }
+  }
+  return least;
+}
+
 }  // namespace
 
 std::string cpu_name() {
@@ -55,6 +72,15 @@ bool cpu_has_crc32c() {
 #endif
 }
 
+bool allow_tile_registers() {
+#if defined(__x86_64__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 ArmExtensions arm_extensions() {
 #if defined(__aarch64__)
   constexpr unsigned long kHwcapDotProducts = 1 << 20, kHwcap2Int8Matrices = 1 << 13;
@@ -66,10 +92,7 @@ ArmExtensions arm_extensions() {
 }
 
 unsigned usable_core_count() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+  return std::min(static_cast<unsigned>(usable_cores().size()), cgroup_cores());
 }
 
 uint64_t total_memory_bytes() { return std::min(meminfo_bytes("MemTotal:"), cgroup_bytes("memory.max")); }

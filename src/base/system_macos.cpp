@@ -28,6 +28,8 @@ std::string cpu_name() {
 
 bool cpu_has_crc32c() { return true; }  // every Apple processor, and every x86-64 that runs a supported macOS
 
+bool allow_tile_registers() { return false; }  // no Mac has them
+
 ArmExtensions arm_extensions() {
   return {.dot_products = sysctl_value<int>("hw.optional.arm.FEAT_DotProd", 0) != 0,
           .int8_matrices = sysctl_value<int>("hw.optional.arm.FEAT_I8MM", 0) != 0};

@@ -5,7 +5,9 @@
 #include <fmt/format.h>
 #include <vector>
 
+#include "base/log.h"
 #include "base/system.h"
+#include "engine/cpu/kernel_check.h"
 #include "engine/cpu/tables.h"
 
 namespace shoal::engine::cpu {
@@ -22,12 +24,21 @@ std::vector<KernelVariant> detect() {
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vnni")) {
     found.push_back({"avx512", &avx512_kernels()});
+    if (__builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") && allow_tile_registers()) {
+      found.push_back({"amx", &amx_kernels()});
+    }
   }
 #elif defined(__aarch64__)
   const ArmExtensions has = arm_extensions();
   found.push_back({"neon", &neon_kernels()});
   if (has.dot_products) found.push_back({"neon with dot products", &neon_dotprod_kernels()});
 #endif
+  // Rather slow than other tokens than every other node's.
+  std::erase_if(found, [](const KernelVariant& variant) {
+    if (gives_portable_bits(*variant.kernels)) return false;
+    log_warning("engine", "kernels for {} compute something else here; they are left out", variant.name);
+    return true;
+  });
   return found;
 }
 

@@ -77,7 +77,7 @@ class MatrixTest : public ::testing::TestWithParam<WeightKind> {};
 
 TEST_P(MatrixTest, EveryInstructionSetGivesPortableBits) {
   Random random(1);
-  for (const Kernels* kernels : fast_kernels()) {
+  for (const Kernels* kernels : product_kernels()) {
     for (const Shape& shape : kShapes) {
       uint32_t columns = shape.blocks * GetParam().block_columns();
       PackedMatrix matrix = pack(random_matrix(GetParam(), shape.rows, columns, random).matrix());
@@ -106,7 +106,7 @@ TEST_P(MatrixTest, EveryInstructionSetGivesPortableBitsAtTheEdgesOfTheWeights) {
       if (i / columns % 2 == 1) input[i] = -1.0f;
     }
     std::vector<float> expected = product(reference_kernels(), matrix, input, 9);
-    for (const Kernels* kernels : fast_kernels()) {
+    for (const Kernels* kernels : product_kernels()) {
       EXPECT_TRUE(same_bits(expected, product(*kernels, matrix, input, 9)))
           << to_string(kernels->isa) << " fill " << fill;
     }

@@ -11,6 +11,7 @@ namespace shoal::engine::cpu {
 const Kernels& portable_kernels();
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& amx_kernels();           // AVX-512 lanes and, for products, tiles
 const Kernels& neon_kernels();          // every AArch64 processor
 const Kernels& neon_dotprod_kernels();  // those with FEAT_DotProd
 

@@ -259,10 +259,20 @@ inline std::vector<const Kernels*> fast_kernels() {
   for (const KernelVariant& variant : kernel_variants()) {
     if (variant.kernels->isa != Isa::portable) found.push_back(variant.kernels);
   }
-  for (Isa isa : {Isa::avx2, Isa::avx512, Isa::neon}) {
+  for (Isa isa : {Isa::avx2, Isa::avx512, Isa::amx, Isa::neon}) {
     if (!select_kernels(isa).has_value())
       std::cout << "[ SKIPPED  ] " << to_string(isa) << ": this machine lacks it\n";
   }
+  return found;
+}
+
+// The same and, where AVX-512 is, the products of AMX over modelled tiles (amx/model_kernels_test.cpp).
+const Kernels& amx_model_kernels();
+inline std::vector<const Kernels*> product_kernels() {
+  std::vector<const Kernels*> found = fast_kernels();
+#if defined(__x86_64__)
+  if (select_kernels(Isa::avx512).has_value()) found.push_back(&amx_model_kernels());
+#endif
   return found;
 }
 inline const Kernels& reference_kernels() {
