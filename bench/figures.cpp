@@ -16,11 +16,24 @@ double processor_seconds() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-double median(std::vector<double> values) {
+double quantile(std::vector<double> values, double share) {
   if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  return *middle;
+  const auto at = values.begin() + static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size()));
+  std::ranges::nth_element(values, at);
+  return *at;
+}
+
+double median(std::vector<double> values) {
+  return quantile(std::move(values), 0.5);
+}
+
+Times median(const std::vector<Times>& times) {
+  std::vector<double> wall, processor;
+  for (const Times& time : times) {
+    wall.push_back(time.seconds);
+    processor.push_back(time.processor_seconds);
+  }
+  return {median(std::move(wall)), median(std::move(processor))};
 }
 
 double smallest(const std::vector<double>& values) {

@@ -18,8 +18,23 @@ double seconds();  // of a steady clock
 double
 processor_seconds();  // of this process, all threads together: what another load on the machine changes least
 
+struct Times {
+  double seconds = 0;
+  double processor_seconds = 0;
+};
+
+// How long a piece of work takes.
+template <class Work>
+Times time_of(Work work) {
+  const double start = seconds(), processor_start = processor_seconds();
+  work();
+  return {seconds() - start, processor_seconds() - processor_start};
+}
+
 double median(std::vector<double> values);
+double quantile(std::vector<double> values, double share);  // of [0, 1)
 double smallest(const std::vector<double>& values);
+Times median(const std::vector<Times>& times);  // of each by itself
 
 // One measured number. `limit` is what bounds it on this machine, in the same unit; `goal` is what it has to
 // reach, or, with `at_most`, to stay below.

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <fmt/format.h>
+#include <string>
 #include <vector>
 
 #include "benchmarks.h"
@@ -18,9 +19,7 @@ double multiply(const engine::cpu::PackedMatrix& matrix, uint32_t row_count, eng
   Multiplication multiplication(matrix, row_count, pool);
   double best = 1e9;
   for (int i = 0; i < 7; ++i) {
-    const double start = processor_seconds();
-    multiplication.run();
-    best = std::min(best, processor_seconds() - start);
+    best = std::min(best, time_of([&] { multiplication.run(); }).processor_seconds);
   }
   return multiplication.operations() / 2 / best / 1e9;
 }
@@ -44,11 +43,10 @@ void gemm_share(const Kind& kind, engine::cpu::ThreadPool& pool) {
   const engine::cpu::PackedMatrix matrix = random_matrix(kind, kRows, kColumns, pool);
   Multiplication multiplication(matrix, kActivationRows, pool);
   double best = 0, limit = 0;
-  for (int round = 0; round < 8; ++round) {
+  for (int round = 0; round < 16; ++round) {
     if (peak) limit = std::max(limit, measure_peak(*peak, 2));
-    const double start = processor_seconds();
-    multiplication.run();
-    best = std::max(best, multiplication.operations() / (processor_seconds() - start) / 1e9);
+    const Times times = time_of([&] { multiplication.run(); });
+    best = std::max(best, multiplication.operations() / times.processor_seconds / 1e9);
   }
   Figure figure{.name = fmt::format("GEMM {}, 512 rows", kind.label), .value = best, .unit = "Gop/s a core"};
   if (peak) figure.limit = limit;
@@ -58,21 +56,25 @@ void gemm_share(const Kind& kind, engine::cpu::ThreadPool& pool) {
 
 // One row times a matrix that no cache holds, with the memory's rate measured between the goes.
 void gemv_share(const Kind& kind, engine::cpu::ThreadPool& pool, MemoryPeak& memory) {
-  const engine::cpu::PackedMatrix matrix = random_matrix(kind, 8192, 16384, pool);
+  const engine::cpu::PackedMatrix matrix = random_matrix(kind, 32768, 16384, pool);
   Multiplication multiplication(matrix, 1, pool);
-  std::vector<double> rates, limits;
-  for (int round = 0; round < 12; ++round) {
-    limits.push_back(memory.measure());
-    multiplication.run();
-    const double start = seconds();
-    multiplication.run();
-    rates.push_back(multiplication.bytes() / (seconds() - start) / 1e9);
+  std::vector<Times> times, limits;
+  for (int round = 0; round < 16; ++round) {
+    limits.push_back(memory.measure(multiplication.bytes()));
+    times.push_back(time_of([&] { multiplication.run(); }));
   }
   const unsigned threads = pool.thread_count();
-  print({.name = fmt::format("GEMV {}, 1 row, {} thread{}", kind.label, threads, threads == 1 ? "" : "s"),
-         .value = median(rates),
+  const double gigabytes = multiplication.bytes() / 1e9;
+  const std::string name =
+      fmt::format("GEMV {}, 1 row, {} thread{}", kind.label, threads, threads == 1 ? "" : "s");
+  print({.name = name,
+         .value = gigabytes / median(times).seconds,
          .unit = "GB/s",
-         .limit = median(limits)});
+         .limit = gigabytes / median(limits).seconds});
+  print({.name = name + ", by processor time",
+         .value = gigabytes / median(times).processor_seconds,
+         .unit = "GB/s a core",
+         .limit = gigabytes / median(limits).processor_seconds});
 }
 
 }  // namespace
@@ -111,7 +113,7 @@ void engine_shares(unsigned threads) {
   for (unsigned count : counts) {
     MemoryPeak memory(count);
     print({.name = fmt::format("read {} thread{}, {}", count, count == 1 ? "" : "s", memory.way()),
-           .value = memory.measure(),
+           .value = 0.5 / memory.measure(5e8).seconds,
            .unit = "GB/s"});
     engine::cpu::ThreadPool pool(count);
     for (TensorType type : kShown) gemv_share(kind_of(type), pool, memory);

@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "engine/cpu/thread_pool.h"
+#include "figures.h"
 
 namespace shoal::bench {
 
@@ -15,16 +16,18 @@ class MemoryPeak {
   // Takes 1 GiB in huge pages where the system gives them.
   explicit MemoryPeak(unsigned threads);
 
-  // One pass over the buffer with all threads, about 25 ms: GB/s.
-  double measure();
+  // Reads `bytes` that no cache holds with all threads. What it stands beside should read as much at a time,
+  // so that both are interrupted alike.
+  Times measure(double bytes);
   const char* way() const;  // "2 streams, prefetched 1024 bytes ahead"
 
  private:
-  double pass(size_t way);
+  void pass(size_t way, uint32_t tasks);
 
   HugeBuffer buffer_;
   engine::cpu::ThreadPool pool_;
   size_t way_ = 0;
+  uint32_t next_task_ = 0;  // where the next pass begins
 };
 
 }  // namespace shoal::bench

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "figures.h"
 #include "model/decoder_engine.h"
 
 namespace shoal::bench {
@@ -116,25 +115,25 @@ void ModelRun::start_long(uint32_t context_tokens) {
   run(step);
 }
 
-double ModelRun::decode() {
-  const double start = seconds();
-  runtime::Step step = new_step();
-  for (Sequence& sequence : sequences_) add_rows(step, sequence, std::span(&sequence.last_token, 1), true);
-  run(step);
-  return seconds() - start;
+Times ModelRun::decode() {
+  return time_of([&] {
+    runtime::Step step = new_step();
+    for (Sequence& sequence : sequences_) add_rows(step, sequence, std::span(&sequence.last_token, 1), true);
+    run(step);
+  });
 }
 
-ModelRun::Times ModelRun::read_prompt(uint32_t tokens) {
+Times ModelRun::read_prompt(uint32_t tokens) {
   for (const Sequence& sequence : sequences_) ended_.push_back(sequence.id);
   sequences_.clear();
   next_page_ = 0;
   const std::vector<int32_t> prompt = random_tokens(tokens);
-  const double start = seconds(), processor_start = processor_seconds();
-  runtime::Step step = new_step();
-  start_sequence(step, tokens, tokens);
-  add_rows(step, sequences_.back(), prompt, true);
-  run(step);
-  return {seconds() - start, processor_seconds() - processor_start};
+  return time_of([&] {
+    runtime::Step step = new_step();
+    start_sequence(step, tokens, tokens);
+    add_rows(step, sequences_.back(), prompt, true);
+    run(step);
+  });
 }
 
 double ModelRun::active_bytes() const {

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "figures.h"
 #include "formats/checkpoint.h"
 #include "model/decoder_engine.h"
 #include "model/decoder_spec.h"
@@ -31,12 +32,9 @@ class ModelRun {
   void start(uint32_t count, uint32_t prompt_tokens);
   // Like start with one sequence, but only the first chunk is computed: the pages behind it are copies of it.
   void start_long(uint32_t context_tokens);
-  // One token more for each sequence; seconds it took.
-  double decode();
+  // One token more for each sequence.
+  Times decode();
   // One new sequence's prompt as one step, to its first token.
-  struct Times {
-    double seconds, processor_seconds;
-  };
   Times read_prompt(uint32_t tokens);
 
   const formats::Checkpoint& checkpoint() const { return *checkpoint_; }

@@ -123,15 +123,20 @@ struct Row {
   double bytes = 0, operations = 0;
 };
 
-// Medians over steps that had the same ops; one line of JSON an op, then one for what is between ops.
+// What an op takes when nothing interrupts it.
+constexpr double kCalm = 0.2;
+
+// Over steps that had the same ops; one line of JSON an op, then one for what is between ops.
 void print_profile(const std::string& name, const std::vector<StepTimes>& steps) {
   const std::vector<OpTime>& shape = steps.back().ops;
   const std::vector<Place> places = places_of(shape);
   std::vector<std::pair<std::string, Row>> rows;
-  double in_ops = 0;
-  std::vector<double> totals;
-  for (const StepTimes& step : steps) totals.push_back(step.seconds);
-  const double total = median(totals);
+  std::vector<double> gaps;
+  for (const StepTimes& step : steps) {
+    gaps.push_back(step.seconds);
+    for (const OpTime& op : step.ops) gaps.back() -= op.seconds;
+  }
+  double total = quantile(gaps, kCalm);
   std::map<std::string, size_t> ordinals;
   int layer = -2;
   for (size_t i = 0; i < shape.size(); ++i) {
@@ -142,12 +147,12 @@ void print_profile(const std::string& name, const std::vector<StepTimes>& steps)
     if (row == rows.end()) row = rows.insert(rows.end(), {label, {}});
     std::vector<double> times;
     for (const StepTimes& step : steps) times.push_back(step.ops[i].seconds);
-    row->second.seconds.push_back(median(times));
+    row->second.seconds.push_back(quantile(times, kCalm));
     row->second.bytes += shape[i].bytes;
     row->second.operations += shape[i].operations;
-    in_ops += row->second.seconds.back();
+    total += row->second.seconds.back();
   }
-  rows.push_back({"between ops", {.seconds = {std::max(0.0, total - in_ops)}}});
+  rows.push_back({"between ops", {.seconds = {quantile(gaps, kCalm)}}});
   for (const auto& [label, row] : rows) {
     double sum = 0;
     std::vector<std::string> microseconds;
