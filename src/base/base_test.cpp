@@ -1,8 +1,10 @@
 #include <cstdlib>
 #include <filesystem>
 #include <gtest/gtest.h>
+#include <thread>
 
 #include "base/bytes.h"
+#include "base/cores.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -98,6 +100,34 @@ TEST(Memory, HugeBuffersAreZeroedAndRefuseTheImpossible) {
   for (std::byte b : buffer.bytes().first(4096)) ASSERT_EQ(b, std::byte{0});
   EXPECT_EQ(HugeBuffer::allocate(SIZE_MAX - 10, "test").error().code, ErrorCode::out_of_memory);
   EXPECT_EQ(HugeBuffer::allocate(1ull << 60, "test").error().code, ErrorCode::out_of_memory);
+}
+
+TEST(Cores, ReadsHowLinuxWritesThem) {
+  using Numbers = std::vector<unsigned>;
+  EXPECT_EQ(parse_number_list("0\n"), Numbers{0});
+  EXPECT_EQ(parse_number_list("0-3,8,10-11\n"), (Numbers{0, 1, 2, 3, 8, 10, 11}));
+  EXPECT_EQ(parse_number_list("5,1-2,2"), (Numbers{1, 2, 5}));
+  for (const char* bad : {"", "\n", "a", "1-", "3-1", "1,,2", "0-99999999", "-1", "1 2"})
+    EXPECT_EQ(parse_number_list(bad), std::nullopt) << bad;
+}
+
+TEST(Cores, ReadsTheQuotaOfACgroup) {
+  EXPECT_EQ(parse_core_quota("200000 100000"), 2u);
+  EXPECT_EQ(parse_core_quota("150000 100000"), 2u);
+  EXPECT_EQ(parse_core_quota("10000 100000"), 1u);
+  for (const char* bad : {"max 100000", "", "100000", "1 0", "18446744073709551615 1"})
+    EXPECT_EQ(parse_core_quota(bad), std::nullopt) << bad;
+}
+
+TEST(Cores, AThreadStaysWhereItIsPut) {
+  const std::vector<unsigned> all = usable_cores();
+  ASSERT_GE(all.size(), 1u);
+  EXPECT_FALSE(memory_nodes().empty());
+  std::thread([&] {
+    if (!stay_on_core(all.back())) return;  // not every system lets a thread choose
+    EXPECT_EQ(usable_cores(), std::vector<unsigned>{all.back()});
+  }).join();
+  EXPECT_EQ(usable_cores(), all);
 }
 
 TEST(System, KnowsItsMachine) {

@@ -4,11 +4,34 @@
 #include <cmath>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "base/cores.h"
 
 namespace shoal {
 namespace {
+
 constexpr size_t kHugePageBytes = 2 << 20;
+
+// Fresh pages go to all memory nodes in turn, so that every thread reads from all of them at once, wherever it
+// runs: docs/decisions/0006-threads-and-memory.md. Refusals are ignored: the pages are then where the thread is
+// that first writes to them.
+void spread_over_memory_nodes([[maybe_unused]] void* begin, [[maybe_unused]] size_t bytes) {
+#ifdef __linux__
+  constexpr int kInterleave = 3;  // MPOL_INTERLEAVE
+  constexpr unsigned kMostNodes = 1024;
+  static const std::vector<unsigned> nodes = memory_nodes();
+  if (nodes.size() < 2 || nodes.back() >= kMostNodes) return;
+  std::array<unsigned long, kMostNodes / 64> mask{};
+  for (const unsigned node : nodes) mask[node / 64] |= 1UL << node % 64;
+  ::syscall(SYS_mbind, begin, bytes, kInterleave, mask.data(), nodes.back() + 2UL, 0);
+#endif
 }
+
+}  // namespace
 
 Result<HugeBuffer> HugeBuffer::allocate(size_t bytes, std::string_view what) {
   HugeBuffer buffer;
@@ -33,6 +56,7 @@ Result<HugeBuffer> HugeBuffer::allocate(size_t bytes, std::string_view what) {
 #ifdef MADV_HUGEPAGE
   if (granule == kHugePageBytes) ::madvise(reinterpret_cast<void*>(aligned), mapped, MADV_HUGEPAGE);
 #endif
+  if (granule == kHugePageBytes) spread_over_memory_nodes(reinterpret_cast<void*>(aligned), mapped);
   buffer.data_ = reinterpret_cast<std::byte*>(aligned);
   buffer.size_ = bytes;
   buffer.mapped_ = mapped;
