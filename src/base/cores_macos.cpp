@@ -12,9 +12,13 @@ std::vector<unsigned> usable_cores() {
   return cores;
 }
 
-bool stay_on_core(unsigned) { return false; }
+bool stay_on_core(unsigned) {
+  return false;
+}
 
-std::vector<unsigned> memory_nodes() { return {0}; }
+std::vector<unsigned> memory_nodes() {
+  return {0};
+}
 
 }  // namespace shoal
 #endif

@@ -180,6 +180,44 @@ TEST(Attention, DoesNotDependOnChunksOrThreads) {
   }
 }
 
+// Contexts of three spans of kAttentionSpan.
+constexpr uint32_t kLong = 2 * kAttentionSpan + 90;
+std::vector<Heads> long_heads() {
+  return {{.query_heads = 4, .kv_heads = 1, .head_dim = 16},
+          {.query_heads = 2, .kv_heads = 2, .head_dim = 20, .window = kAttentionSpan + 70, .sinks = true},
+          {.query_heads = 3, .kv_heads = 1, .head_dim = 32, .window = 40, .type = KvType::f16, .softcap = 4},
+          {.query_heads = 12, .kv_heads = 1, .head_dim = 40, .type = KvType::q8, .sinks = true}};
+}
+
+TEST(Attention, OverSeveralSpansAgreesWithDoubleArithmetic) {
+  Random random(27);
+  for (const Heads& heads : long_heads()) {
+    Tokens tokens = random_tokens(heads, kLong, random);
+    std::vector<double> exact = exact_attention(heads, tokens);
+    std::vector<float> seen = attend_at_once(**select_kernels(std::nullopt), heads, tokens);
+    for (size_t i = 0; i < exact.size(); ++i)
+      ASSERT_NEAR(seen[i], exact[i], 4e-5) << describe(heads) << " " << i;
+  }
+}
+
+TEST(Attention, OverSeveralSpansDependsOnNothingElse) {
+  Random random(28);
+  for (Heads heads : long_heads()) {
+    Tokens tokens = random_tokens(heads, kLong, random);
+    std::vector<float> portable = attend_at_once(reference_kernels(), heads, tokens);
+    for (const Kernels* kernels : fast_kernels())
+      EXPECT_TRUE(same_bits(portable, attend_at_once(*kernels, heads, tokens))) << describe(heads);
+    const Kernels& kernels = **select_kernels(std::nullopt);
+    heads.page_tokens = 48;
+    for (std::vector<uint32_t> chunks : {std::vector<uint32_t>{1}, {kAttentionSpan}, {700, 1, 9}}) {
+      for (unsigned threads : {1u, 4u}) {
+        EXPECT_TRUE(same_bits(portable, attend_in_chunks(kernels, heads, tokens, chunks, threads)))
+            << describe(heads) << " chunks of " << chunks[0] << " threads " << threads;
+      }
+    }
+  }
+}
+
 TEST(Attention, DoesNotDependOnThePageSize) {
   Random random(24);
   const Kernels& kernels = **select_kernels(std::nullopt);

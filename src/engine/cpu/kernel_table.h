@@ -57,6 +57,7 @@ constexpr uint32_t kPanelRows = 16;          // outputs of a panel, one 32-bit l
 constexpr uint32_t kMaxTileRows = 16;        // activation rows computed together
 constexpr uint32_t kAttentionQueries = 8;    // query vectors computed together
 constexpr uint32_t kAttentionRun = 64;       // tokens of a softmax run; runs start at multiples of it
+constexpr uint32_t kAttentionSpan = 512;     // tokens that are softened by themselves, then folded in order
 constexpr uint32_t kLatentQueries = 16;      // query vectors computed together over latent rows, a lane each
 constexpr uint32_t kMaxLatentValues = 4096;  // latent and rotated values of a token
 constexpr uint32_t kCacheBlock = 32;         // values of a q8 cache that share a scale
@@ -93,16 +94,18 @@ struct MatrixTask {
   size_t output_stride;
 };
 
-// Up to kAttentionQueries query vectors that share a kv head and a sequence. Query q sees tokens
-// [first_visible[q], end_visible[q]), which is not empty. Token t is in page pages[t / page_tokens]; a page
-// holds, at key_offset, keys as [page_tokens / 16][head_dim][16 tokens] and, at value_offset, values as
+// Up to kAttentionQueries query vectors that share a kv head and a sequence, over tokens of one span of
+// kAttentionSpan. Query q takes tokens [begin[q], end[q]), which may be empty; of those that are not,
+// states[q] becomes what it knows after the span. Token t is in page pages[t / page_tokens]; a page holds, at
+// key_offset, keys as [page_tokens / 16][head_dim][16 tokens] and, at value_offset, values as
 // [page_tokens][value_stride] with value_stride = head_dim rounded up to 16.
 struct AttentionTask {
   uint32_t query_count;
-  const float* queries[kAttentionQueries];
-  float* outputs[kAttentionQueries];
-  uint32_t first_visible[kAttentionQueries];
-  uint32_t end_visible[kAttentionQueries];
+  const float* queries;              // [head_dim][query_count]
+  float* states[kAttentionQueries];  // attention_state_floats(head_dim) each
+  uint32_t begin[kAttentionQueries];
+  uint32_t end[kAttentionQueries];
+  uint32_t cached_tokens;  // of the sequence; up to there it is worth fetching ahead
   const uint8_t* cache;
   size_t page_bytes;
   const uint32_t* pages;
@@ -114,16 +117,20 @@ struct AttentionTask {
   uint32_t head_dim;
   float scale;
   float softcap;  // 0: none
-  bool has_sinks;
-  float sinks[kAttentionQueries];  // one more score of each query, which weighs nothing but the sum
+  bool has_sink[kAttentionQueries];
+  float sinks[kAttentionQueries];  // one more score of the query, which weighs nothing but the sum
   float* scratch;                  // attention_scratch_floats(head_dim)
 };
 constexpr size_t cache_blocks(size_t values) {
   return (values + kCacheBlock - 1) / kCacheBlock;
 }
 constexpr size_t attention_scratch_floats(size_t head_dim) {
-  size_t padded = (head_dim + 15) / 16 * 16;
-  return kAttentionQueries * (2 * padded + (1 + cache_blocks(head_dim)) * kAttentionRun);
+  return kAttentionQueries * (1 + cache_blocks(head_dim)) * kAttentionRun;
+}
+// What a query vector knows of some tokens: 16 sums of weights, outputs [head_dim rounded up to 16] before
+// they are divided by them, and the largest score.
+constexpr size_t attention_state_floats(size_t head_dim) {
+  return 32 + (head_dim + 15) / 16 * 16;
 }
 
 // Up to kLatentQueries query vectors (rows and heads of one sequence, row after row) over latent rows. Query
@@ -235,6 +242,9 @@ struct Kernels {
 
   using Attend = void (*)(const AttentionTask&);
   Attend attend_f32, attend_f16, attend_q8;
+  void (*attention_fold)(const float* part, uint32_t head_dim,
+                         float* state);  // the next span into those before
+  void (*attention_finish)(const float* state, uint32_t head_dim, float* output);
 
   // A tile of latent attention at once, or its three steps, see sixteen_lanes/latent_attention.h.
   struct Latent {

@@ -1,12 +1,25 @@
 #include "engine/cpu/thread_pool.h"
 
+#include <algorithm>
+#include <chrono>
+
 #include "base/assert.h"
+#include "base/cores.h"
+#include "base/system.h"
 
 namespace shoal::engine::cpu {
 namespace {
 
-constexpr int kSpinsBeforeSleep = 2000;   // about 40 us
-constexpr int kSpinsBeforeYield = 20000;  // the caller's, when a worker that holds a task was descheduled
+// How long a worker waits awake for the next loop. Between the loops of a step lie some microseconds.
+constexpr auto kSpinTime = std::chrono::microseconds(50);
+constexpr int kPausesPerLook = 32;  // at the clock
+// The caller's, before it lets others run, when a worker that holds a task was descheduled.
+constexpr int kPausesBeforeYield = 4000;
+constexpr uint32_t kMaxTasks = 0xffff;     // of a Loop
+constexpr unsigned kMaxThreads = 0x3ff;    // likewise
+constexpr uint64_t kNumbers = 1ull << 38;  // of loops, before they begin anew
+// So often all shares are brought up to date, lest an old one look new when the numbers begin anew.
+constexpr uint64_t kLoopsPerTidying = 1 << 20;
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -16,64 +29,143 @@ inline void relax() {
 #endif
 }
 
+bool is_newer(uint64_t number, uint64_t than) {
+  return number != than && (number - than) % kNumbers < kNumbers / 2;
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(unsigned thread_count) {
-  SHOAL_ASSERT(thread_count >= 1);
+ThreadPool::ThreadPool(unsigned thread_count, std::span<const unsigned> cores)
+    : active_(thread_count), spins_(thread_count <= usable_core_count()) {
+  SHOAL_ASSERT(thread_count >= 1 && thread_count <= kMaxThreads);
+  shares_ = std::make_unique<Share[]>(thread_count);
   workers_.reserve(thread_count - 1);
-  for (unsigned thread = 1; thread < thread_count; ++thread)
-    workers_.emplace_back([this, thread] { work(thread); });
+  for (unsigned thread = 1; thread < thread_count; ++thread) {
+    workers_.emplace_back([this, thread, core = thread < cores.size() ? int(cores[thread]) : -1] {
+      if (core >= 0) stay_on_core(static_cast<unsigned>(core));
+      work(thread);
+    });
+  }
 }
 
 ThreadPool::~ThreadPool() {
   stopping_.store(true);
-  signal_.fetch_add(1);
-  signal_.notify_all();
+  loop_.store(Loop{(last_number_ + 1) % kNumbers, 0, 0}.word());
+  for (unsigned thread = 1; thread < thread_count(); ++thread) wake(thread);
   for (std::thread& worker : workers_) worker.join();
 }
 
+void ThreadPool::limit(unsigned first, unsigned count) {
+  SHOAL_ASSERT(count >= 1 && first + count <= thread_count());
+  first_.store(first, std::memory_order_relaxed);
+  active_ = count;
+}
+
 void ThreadPool::run_on_all(uint32_t task_count, Call call, void* context) {
-  task_count_ = task_count;
   call_ = call;
   context_ = context;
-  done_.store(0, std::memory_order_relaxed);
-  uint64_t loop = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-  ticket_.store(loop << 32 | task_count, std::memory_order_release);
-  signal_.fetch_add(1);
-  signal_.notify_all();
-  while (claim_and_run(0)) {
+  for (uint32_t first = 0; first < task_count; first += std::min(kMaxTasks, task_count - first)) {
+    const uint32_t count = std::min(kMaxTasks, task_count - first);
+    last_number_ = (last_number_ + 1) % kNumbers;
+    run_loop(first, {last_number_, std::min(active_, count), count});
   }
-  for (int spins = 0; done_.load(std::memory_order_acquire) != task_count; ++spins) {
-    if (spins < kSpinsBeforeYield) {
+}
+
+void ThreadPool::run_loop(uint32_t first_task, const Loop& loop) {
+  first_task_ = first_task;
+  done_.store(0, std::memory_order_relaxed);
+  loop_.store(loop.word());
+  take_part(loop, 0, 0);
+  for (int pauses = 0; done_.load(std::memory_order_acquire) != loop.tasks; ++pauses) {
+    if (spins_ && pauses < kPausesBeforeYield) {
       relax();
     } else {
       std::this_thread::yield();
     }
   }
+  if (loop.number % kLoopsPerTidying != 0) return;
+  for (unsigned share = 0; share < thread_count(); ++share) shares_[share].ticket.store(loop.number << 16);
 }
 
-bool ThreadPool::claim_and_run(unsigned thread) {
-  uint64_t ticket = ticket_.load(std::memory_order_acquire);
-  do {
-    if (static_cast<uint32_t>(ticket) == 0) return false;
-  } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
-                                          std::memory_order_acquire));
-  // The claim keeps the caller waiting, so the loop's fields are stable until done_ is raised.
-  call_(context_, task_count_ - static_cast<uint32_t>(ticket), thread);
-  done_.fetch_add(1, std::memory_order_release);
-  return true;
+bool ThreadPool::claim(const Loop& loop, uint32_t share, uint32_t& task) {
+  const uint32_t end = loop.share_begin(share + 1), size = end - loop.share_begin(share);
+  std::atomic<uint64_t>& ticket = shares_[share].ticket;
+  uint64_t seen = ticket.load(std::memory_order_acquire);
+  while (true) {
+    const uint64_t number = seen >> 16;
+    if (is_newer(number, loop.number)) return false;
+    const uint32_t left = number == loop.number ? static_cast<uint32_t>(seen & 0xffff) : size;
+    if (left == 0) return false;
+    if (ticket.compare_exchange_weak(seen, loop.number << 16 | (left - 1), std::memory_order_acq_rel,
+                                     std::memory_order_acquire)) {
+      task = end - left;
+      return true;
+    }
+  }
+}
+
+// How many tasks it ran.
+uint32_t ThreadPool::run_share(const Loop& loop, uint32_t share, unsigned thread) {
+  uint32_t count = 0;
+  // A claim keeps the caller waiting, so the loop's fields are stable until done_ is raised.
+  for (uint32_t task = 0; claim(loop, share, task); ++count) call_(context_, first_task_ + task, thread);
+  return count;
+}
+
+// First the thread's own share, then what is left of the others'.
+void ThreadPool::take_part(const Loop& loop, uint32_t share, unsigned thread) {
+  wake_two(loop, share);
+  for (uint32_t i = 0; i < loop.shares; ++i) {
+    const uint32_t count = run_share(loop, (share + i) % loop.shares, thread);
+    if (count != 0) done_.fetch_add(count, std::memory_order_release);
+    if (done_.load(std::memory_order_relaxed) == loop.tasks ||
+        loop_.load(std::memory_order_relaxed) != loop.word())
+      return;
+  }
+}
+
+// The sleepers among the shares are woken as a tree, so that nobody wakes many.
+void ThreadPool::wake_two(const Loop& loop, uint32_t share) {
+  for (uint32_t child = 2 * share + 1; child <= 2 * share + 2 && child < loop.shares; ++child)
+    wake(first_.load(std::memory_order_relaxed) + child);
+}
+
+// All accesses of `loop_` and `asleep` that decide about sleep are in one order (seq_cst): either the worker
+// sees the new loop before it sleeps, or whoever saw that loop sees it asleep.
+void ThreadPool::wake(unsigned thread) {
+  std::atomic<uint32_t>& asleep = shares_[thread].asleep;
+  if (asleep.load() == 0) return;
+  asleep.store(0);
+  asleep.notify_one();
+}
+
+uint64_t ThreadPool::await_loop(unsigned thread, uint64_t seen) {
+  const auto begin = std::chrono::steady_clock::now();
+  while (spins_ && std::chrono::steady_clock::now() - begin < kSpinTime) {
+    for (int i = 0; i < kPausesPerLook; ++i) {
+      if (const uint64_t word = loop_.load(); word != seen) return word;
+      relax();
+    }
+  }
+  std::atomic<uint32_t>& asleep = shares_[thread].asleep;
+  while (true) {
+    asleep.store(1);
+    if (const uint64_t word = loop_.load(); word != seen) {
+      asleep.store(0);
+      return word;
+    }
+    asleep.wait(1);
+  }
 }
 
 void ThreadPool::work(unsigned thread) {
-  while (!stopping_.load(std::memory_order_relaxed)) {
-    uint32_t seen = signal_.load();
-    bool worked = false;
-    while (claim_and_run(thread)) worked = true;
-    for (int spins = 0; !worked && spins < kSpinsBeforeSleep; ++spins) {
-      relax();
-      worked = signal_.load(std::memory_order_relaxed) != seen;
-    }
-    if (!worked && !stopping_.load()) signal_.wait(seen);
+  uint64_t seen = 0;
+  while (true) {
+    seen = await_loop(thread, seen);
+    if (stopping_.load()) return;
+    const Loop loop = Loop::of(seen);
+    const unsigned first = first_.load(std::memory_order_relaxed);
+    if (thread > first && thread - first < loop.shares) take_part(loop, thread - first, thread);
   }
 }
 

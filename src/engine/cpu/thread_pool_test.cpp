@@ -1,10 +1,12 @@
 #include "engine/cpu/thread_pool.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <gtest/gtest.h>
 #include <random>
 
+#include "base/cores.h"
 #include "engine/cpu/arena.h"
 
 namespace shoal::engine::cpu {
@@ -24,6 +26,36 @@ TEST(ThreadPool, RunsEveryTaskOnceInManyLoops) {
       for (uint32_t task = 0; task < count; ++task) ASSERT_EQ(calls[task], task + 1);
     }
   }
+}
+
+TEST(ThreadPool, RunsMoreTasksThanOneLoopHolds) {
+  ThreadPool pool(3);
+  std::vector<uint8_t> calls(200'000);
+  pool.run(static_cast<uint32_t>(calls.size()), [&](uint32_t task, unsigned) { ++calls[task]; });
+  EXPECT_EQ(std::ranges::count(calls, 1), 200'000);
+}
+
+TEST(ThreadPool, OnlyTheThreadsItIsLimitedToTakePart) {
+  ThreadPool pool(4);
+  for (auto [first, count] : {std::pair{0u, 4u}, {2u, 2u}, {0u, 1u}, {1u, 3u}, {3u, 1u}, {0u, 4u}}) {
+    pool.limit(first, count);
+    for (int loop = 0; loop < 300; ++loop) {
+      std::vector<uint32_t> calls(50);
+      pool.run(50, [&, first, count](uint32_t task, unsigned thread) {
+        ASSERT_TRUE(thread == 0 || (thread > first && thread < first + count)) << thread;
+        calls[task] += task + 1;
+      });
+      for (uint32_t task = 0; task < 50; ++task) ASSERT_EQ(calls[task], task + 1);
+    }
+  }
+}
+
+TEST(ThreadPool, PinnedThreadsDoTheSame) {
+  const std::vector<unsigned> cores = usable_cores();
+  ThreadPool pool(static_cast<unsigned>(cores.size()) + 1, cores);
+  std::atomic<uint32_t> sum = 0;
+  pool.run(100, [&](uint32_t task, unsigned) { sum += task; });
+  EXPECT_EQ(sum, 4950u);
 }
 
 TEST(ThreadPool, WorkersThatSleptTakePartAgain) {
