@@ -20,6 +20,7 @@ struct U8x64 {
 
 constexpr Isa kIsa = Isa::avx2;
 constexpr uint32_t kTileRows = 4;
+constexpr uint32_t kTilePanels = 1;
 constexpr uint32_t kFloatPanels = 2;
 constexpr int kScoreGroups = 2;  // groups of 16 tokens scored at once for few queries
 constexpr int kMixQueries = 2;   // queries whose values are mixed at once, at most 4
@@ -175,6 +176,9 @@ inline __m128i load_64(const uint8_t* from) {
 inline __m256i load_256(const uint8_t* from) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
 }
+inline void store_256(uint8_t* to, __m256i value) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), value);
+}
 inline F32x16 load_f16(const uint8_t* from) {
   return {_mm256_cvtph_ps(load_128(from)), _mm256_cvtph_ps(load_128(from + 16))};
 }
@@ -198,6 +202,10 @@ inline F32x16 load_f8(const uint8_t* from) {
 inline I32x16 load_words(const uint8_t* from) {
   return {load_256(from), load_256(from + 32)};
 }
+inline void store_words(uint8_t* to, I32x16 value) {
+  store_256(to, value.low);
+  store_256(to + 32, value.high);
+}
 inline F32x16 fp4_low(I32x16 words) {
   const __m256 magnitudes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
   const __m256 sign = _mm256_set1_ps(-0.0f);
@@ -209,6 +217,9 @@ inline F32x16 fp4_low(I32x16 words) {
 }
 inline I32x16 load_u8(const uint8_t* from) {
   return {_mm256_cvtepu8_epi32(load_64(from)), _mm256_cvtepu8_epi32(load_64(from + 8))};
+}
+inline I32x16 load_u8_pairs(const uint8_t* from) {
+  return {_mm256_cvtepu8_epi16(load_128(from)), _mm256_cvtepu8_epi16(load_128(from + 16))};
 }
 inline I32x16 load_i8(const uint8_t* from) {
   return {_mm256_cvtepi8_epi32(load_64(from)), _mm256_cvtepi8_epi32(load_64(from + 8))};
@@ -226,6 +237,10 @@ inline float load_float(const uint8_t* from) {
 
 inline U8x64 load_bytes(const uint8_t* from) {
   return {load_256(from), load_256(from + 32)};
+}
+inline void store_bytes(uint8_t* to, U8x64 value) {
+  store_256(to, value.low);
+  store_256(to + 32, value.high);
 }
 inline U8x64 byte_weights(const uint8_t* from) {
   const __m256i offset = _mm256_set1_epi8(-128);
@@ -288,10 +303,8 @@ inline I32x16 dot_pairs(I32x16 sum, I32x16 a, int32_t b) {
   return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, pair)),
           _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, pair))};
 }
-inline I32x16 dot_pairs(I32x16 sum, const uint8_t* a, int32_t b) {
-  __m256i pair = _mm256_set1_epi32(b);
-  return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(_mm256_cvtepu8_epi16(load_128(a)), pair)),
-          _mm256_add_epi32(sum.high, _mm256_madd_epi16(_mm256_cvtepu8_epi16(load_128(a + 16)), pair))};
+inline void settle(I32x16& value) {
+  asm volatile("" : "+x"(value.low), "+x"(value.high));
 }
 
 }  // namespace

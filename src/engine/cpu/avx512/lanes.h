@@ -19,7 +19,8 @@ struct U8x64 {
 };
 
 constexpr Isa kIsa = Isa::avx512;
-constexpr uint32_t kTileRows = 8;
+constexpr uint32_t kTileRows = 6;
+constexpr uint32_t kTilePanels = 2;
 constexpr uint32_t kFloatPanels = 4;
 constexpr int kScoreGroups = 4;  // groups of 16 tokens scored at once for few queries
 constexpr int kMixQueries = 4;   // queries whose values are mixed at once, at most 4
@@ -169,6 +170,9 @@ inline F32x16 load_f8(const uint8_t* from) {
 inline I32x16 load_words(const uint8_t* from) {
   return {_mm512_loadu_si512(from)};
 }
+inline void store_words(uint8_t* to, I32x16 value) {
+  _mm512_storeu_si512(to, value.lanes);
+}
 inline F32x16 fp4_low(I32x16 words) {
   const __m512 values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f, -1.0f,
                                        -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
@@ -176,6 +180,9 @@ inline F32x16 fp4_low(I32x16 words) {
 }
 inline I32x16 load_u8(const uint8_t* from) {
   return {_mm512_cvtepu8_epi32(load_128(from))};
+}
+inline I32x16 load_u8_pairs(const uint8_t* from) {
+  return {_mm512_cvtepu8_epi16(load_256(from))};
 }
 inline I32x16 load_i8(const uint8_t* from) {
   return {_mm512_cvtepi8_epi32(load_128(from))};
@@ -193,6 +200,9 @@ inline float load_float(const uint8_t* from) {
 
 inline U8x64 load_bytes(const uint8_t* from) {
   return {_mm512_loadu_si512(from)};
+}
+inline void store_bytes(uint8_t* to, U8x64 value) {
+  _mm512_storeu_si512(to, value.lanes);
 }
 inline U8x64 byte_weights(const uint8_t* from) {
   return load_bytes(from);
@@ -234,8 +244,8 @@ inline I32x16 dot_bytes(I32x16 sum, U8x64 weights, int32_t activations) {
 inline I32x16 dot_pairs(I32x16 sum, I32x16 a, int32_t b) {
   return {_mm512_dpwssd_epi32(sum.lanes, a.lanes, _mm512_set1_epi32(b))};
 }
-inline I32x16 dot_pairs(I32x16 sum, const uint8_t* a, int32_t b) {
-  return {_mm512_dpwssd_epi32(sum.lanes, _mm512_cvtepu8_epi16(load_256(a)), _mm512_set1_epi32(b))};
+inline void settle(I32x16& value) {
+  asm volatile("" : "+v"(value.lanes));
 }
 
 }  // namespace

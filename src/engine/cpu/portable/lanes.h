@@ -20,6 +20,7 @@ struct U8x64 {  // 16 lanes of four bytes
 
 constexpr Isa kIsa = Isa::portable;
 constexpr uint32_t kTileRows = 4;
+constexpr uint32_t kTilePanels = 1;
 constexpr uint32_t kFloatPanels = 1;  // panels a float product with few rows walks at once
 constexpr int kScoreGroups = 1;       // groups of 16 tokens scored at once for few queries
 constexpr int kMixQueries = 2;        // queries whose values are mixed at once, at most 4
@@ -209,6 +210,9 @@ inline I32x16 load_words(const uint8_t* from) {
   __builtin_memcpy(&result, from, sizeof(result));
   return result;
 }
+inline void store_words(uint8_t* to, const I32x16& value) {
+  __builtin_memcpy(to, &value, sizeof(value));
+}
 // The E2M1 in the lowest four bits of each lane.
 inline F32x16 fp4_low(const I32x16& words) {
   constexpr float kValues[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
@@ -217,6 +221,10 @@ inline F32x16 fp4_low(const I32x16& words) {
 }
 inline I32x16 load_u8(const uint8_t* from) {
   return each_i32([&](int i) { return int32_t{from[i]}; });
+}
+// Two int16 a lane, from 32 bytes.
+inline I32x16 load_u8_pairs(const uint8_t* from) {
+  return each_i32([&](int i) { return int32_t{from[2 * i]} | int32_t{from[2 * i + 1]} << 16; });
 }
 inline I32x16 load_i8(const uint8_t* from) {
   return each_i32([&](int i) { return int32_t{static_cast<int8_t>(from[i])}; });
@@ -236,6 +244,10 @@ inline U8x64 load_bytes(const uint8_t* from) {
   U8x64 result;
   __builtin_memcpy(&result, from, sizeof(result));
   return result;
+}
+// What load_bytes() gives back.
+inline void store_bytes(uint8_t* to, const U8x64& value) {
+  __builtin_memcpy(to, &value, sizeof(value));
 }
 // Weights stored as value + 128, in the form that dot_bytes() takes.
 inline U8x64 byte_weights(const uint8_t* from) {
@@ -294,11 +306,8 @@ inline I32x16 dot_pairs(const I32x16& sum, const I32x16& a, int32_t b) {
   return each_i32(
       [&](int i) { return sum.lane[i] + static_cast<int16_t>(a.lane[i]) * low + (a.lane[i] >> 16) * high; });
 }
-// Per lane: sum + a[2i] * b_low + a[2i + 1] * b_high for the u8 pairs at `a` and the two int16 in `b`.
-inline I32x16 dot_pairs(const I32x16& sum, const uint8_t* a, int32_t b) {
-  int32_t low = static_cast<int16_t>(b), high = b >> 16;
-  return each_i32([&](int i) { return sum.lane[i] + a[2 * i] * low + a[2 * i + 1] * high; });
-}
+// Has the value computed here: compilers mix unrolled blocks otherwise, and run out of registers.
+inline void settle(const I32x16&) {}
 
 }  // namespace
 }  // namespace shoal::engine::cpu

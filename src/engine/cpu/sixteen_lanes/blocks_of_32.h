@@ -13,108 +13,114 @@
 namespace shoal::engine::cpu {
 namespace {
 
-// Each of these adds the dot products of 32 codes to dots[r]; it counts each code kTaken too low. Inlined by
-// force: in a call the dots would leave their registers.
+// Where the 32 codes of a block lie in a panel. A code counts `kTaken` too low; kOffset: the words are in the
+// form of byte_weights().
 
 struct FourBits {
   static constexpr int kTaken = 0;
+  static constexpr bool kOffset = false;
   static constexpr size_t kBytes = 256;
-  template <int rows>
-  [[gnu::always_inline]] static inline void add_dots(const uint8_t* words, const uint8_t* tile,
-                                                     I32x16 (&dots)[rows]) {
-#pragma GCC unroll kUnroll
-    for (int i = 0; i < 4; ++i) {
-      U8x64 both = load_bytes(words + 64 * i);
-      dot_small_rows<rows>(low_nibbles(both), tile + 4 * (i * rows), dots);
-      dot_small_rows<rows>(high_nibbles(both), tile + 4 * ((i + 4) * rows), dots);
-    }
+  template <int word>
+  [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* codes, uint32_t) {
+    const U8x64 both = load_bytes(codes + 64 * (word % 4));
+    return word < 4 ? low_nibbles(both) : high_nibbles(both);
   }
 };
 
 struct FiveBits {
   static constexpr int kTaken = 0;
+  static constexpr bool kOffset = false;
   static constexpr size_t kBytes = 320;
-  template <int word, int rows>
-  [[gnu::always_inline]] static inline void add_word(const uint8_t* words, const uint8_t* tile, U8x64 fifth,
-                                                     I32x16 (&dots)[rows]) {
-    U8x64 both = load_bytes(words + 64 * word);
-    dot_small_rows<rows>(join_bit<word, 4>(low_nibbles(both), fifth), tile + 4 * (word * rows), dots);
-    dot_small_rows<rows>(join_bit<word + 4, 4>(high_nibbles(both), fifth), tile + 4 * ((word + 4) * rows),
-                         dots);
-  }
-  template <int rows>
-  [[gnu::always_inline]] static inline void add_dots(const uint8_t* words, const uint8_t* tile,
-                                                     I32x16 (&dots)[rows]) {
-    U8x64 fifth = load_bytes(words + 256);
-    add_word<0, rows>(words, tile, fifth, dots);
-    add_word<1, rows>(words, tile, fifth, dots);
-    add_word<2, rows>(words, tile, fifth, dots);
-    add_word<3, rows>(words, tile, fifth, dots);
+  template <int word>
+  [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* codes, uint32_t) {
+    return join_bit<word, 4>(FourBits::load_word_of<word>(codes, 0), load_bytes(codes + 256));
   }
 };
 
 struct EightBits {
   static constexpr int kTaken = kByteWeightsAreOffset ? 0 : 128;
+  static constexpr bool kOffset = true;
   static constexpr size_t kBytes = 512;
-  template <int rows>
-  [[gnu::always_inline]] static inline void add_dots(const uint8_t* words, const uint8_t* tile,
-                                                     I32x16 (&dots)[rows]) {
-#pragma GCC unroll kUnroll
-    for (int i = 0; i < 8; ++i)
-      dot_bytes_rows<rows>(byte_weights(words + 64 * i), tile + 4 * (i * rows), dots);
+  template <int word>
+  [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* codes, uint32_t) {
+    return byte_weights(codes + 64 * word);
   }
 };
 
 struct Iq4Bits {  // codes are the codebook's values + 128
   static constexpr int kTaken = kByteWeightsAreOffset ? 0 : 128;
+  static constexpr bool kOffset = true;
   static constexpr size_t kBytes = 256;
-  template <int rows>
-  [[gnu::always_inline]] static inline void add_dots(const uint8_t* words, const uint8_t* tile,
-                                                     I32x16 (&dots)[rows]) {
-#pragma GCC unroll kUnroll
-    for (int i = 0; i < 4; ++i) {
-      U8x64 both = load_bytes(words + 64 * i);
-      dot_bytes_rows<rows>(look_up(kIq4Codes, low_nibbles(both)), tile + 4 * (i * rows), dots);
-      dot_bytes_rows<rows>(look_up(kIq4Codes, high_nibbles(both)), tile + 4 * ((i + 4) * rows), dots);
-    }
+  template <int word>
+  [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* codes, uint32_t) {
+    return look_up(kIq4Codes, FourBits::load_word_of<word>(codes, 0));
   }
 };
 
-// dots[r] = -offset * sum of the int8, from -128 * that sum.
-template <int offset, int rows>
-inline void start_dots(const uint8_t* biases, I32x16 (&dots)[rows]) {
+// -offset * sum of the int8, from -128 * that sum.
+template <int offset>
+[[gnu::always_inline]] inline I32x16 start_dot(const uint8_t* bias) {
   static_assert(offset == 0 || offset == 8 || offset == 16 || offset == 128 || offset == -128);
-#pragma GCC unroll kUnroll
-  for (int r = 0; r < rows; ++r) {
-    if constexpr (offset == 0) {
-      dots[r] = zero_i32();
-    } else if constexpr (offset == -128) {
-      dots[r] = broadcast(-load_word(biases + 4 * r));
-    } else {
-      dots[r] = broadcast(load_word(biases + 4 * r));
-      if constexpr (offset == 16) dots[r] = shift_right_arithmetic<3>(dots[r]);
-      if constexpr (offset == 8) dots[r] = shift_right_arithmetic<4>(dots[r]);
-    }
-  }
+  if constexpr (offset == 0) return zero_i32();
+  if constexpr (offset == -128) return broadcast(-load_word(bias));
+  const I32x16 start = broadcast(load_word(bias));
+  if constexpr (offset == 16) return shift_right_arithmetic<3>(start);
+  if constexpr (offset == 8) return shift_right_arithmetic<4>(start);
+  return start;
 }
 
 constexpr int kTileBlockBytes = 44;  // of prepared activations, a row
+// Within a tile's block, for each row:
+constexpr int kTileBlockScales = 32;
+constexpr int kTileBlockBiases = 36;
+constexpr int kTileBlockTotals = 40;
+
+// dots[p][r] of a block of 32.
+template <class Codes, int offset, int panels, int rows>
+[[gnu::always_inline]] inline void dot_blocks(const Places<panels>& codes, const uint8_t* tile,
+                                              I32x16 (&dots)[panels][rows]) {
+#pragma GCC unroll kUnroll
+  for (int r = 0; r < rows; ++r) {
+    const I32x16 start = start_dot<offset>(tile + kTileBlockBiases * rows + 4 * r);
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < panels; ++p) dots[p][r] = start;
+  }
+  add_dots<Codes, 0, 8, panels, rows>(codes, 0, tile, dots);
+}
 
 // Pairs of blocks behind two scales; weight = scale * (code - zero).
 template <class Codes, int zero>
 struct Symmetric {
   static constexpr ActivationFormat kActivations = ActivationFormat::q8_32;
-  template <int rows>
-  static void accumulate(const uint8_t* panel, const MatrixTask& task, const uint8_t* tile,
-                         F32x16 (&sums)[rows]) {
-    for (uint32_t block = 0; block < task.columns / 32; ++block, tile += kTileBlockBytes * rows) {
-      const uint8_t* pair = panel + size_t{block / 2} * (64 + 2 * Codes::kBytes);
-      if (block % 2 == 0) prefetch_block<rows, 64 + 2 * Codes::kBytes>(pair + 4 * (64 + 2 * Codes::kBytes));
-      I32x16 dots[rows];
-      start_dots<zero - Codes::kTaken, rows>(tile + 36 * rows, dots);
-      Codes::template add_dots<rows>(pair + 64 + block % 2 * Codes::kBytes, tile, dots);
-      add_scaled<rows>(dots, load_f16(pair + block % 2 * 32), tile + 32 * rows, sums);
+  static constexpr size_t kPairBytes = 64 + 2 * Codes::kBytes;
+
+  static const uint8_t* chunk_at(const uint8_t* panel, const MatrixTask&, uint32_t column) {
+    return panel + size_t{column / 64} * kPairBytes;
+  }
+
+  template <int panels, int rows>
+  [[gnu::noinline]] static void accumulate(const MatrixTask&, const Places<panels>& chunks, uint32_t columns,
+                                           const uint8_t* tile, float* tile_sums) {
+    F32x16 sums[panels][rows];
+    load_sums(tile_sums, sums);
+    for (uint32_t block = 0; block < columns / 32; ++block, tile += kTileBlockBytes * rows) {
+      const size_t pair = block / 2 * kPairBytes;
+      if (block % 2 == 0) prefetch_block<rows, kPairBytes>(chunks[0] + pair + 4 * kPairBytes);
+      Places<panels> codes;
+#pragma GCC unroll kUnroll
+      for (int p = 0; p < panels; ++p) codes[p] = chunks[p] + pair + 64 + block % 2 * Codes::kBytes;
+      I32x16 dots[panels][rows];
+      dot_blocks<Codes, zero - Codes::kTaken, panels, rows>(codes, tile, dots);
+#pragma GCC unroll kUnroll
+      for (int p = 0; p < panels; ++p) {
+        const F32x16 scales = load_f16(chunks[p] + pair + block % 2 * 32);
+#pragma GCC unroll kUnroll
+        for (int r = 0; r < rows; ++r) {
+          sums[p][r] = add_scaled(sums[p][r], dots[p][r], scales, tile + kTileBlockScales * rows + 4 * r);
+        }
+      }
     }
+    store_sums(sums, tile_sums);
   }
 };
 
@@ -131,28 +137,50 @@ struct F32Scales {
   static F32x16 load_scales(const uint8_t* from) { return load(reinterpret_cast<const float*>(from)); }
 };
 
-// Groups of blocks behind a scale and a bias; weight = scale * code + bias.
+// Groups of blocks behind a scale and a bias; weight = scale * code + bias. A chunk is whole groups.
 template <class Codes, class Scales>
 struct Affine {
   static constexpr ActivationFormat kActivations = ActivationFormat::q8_32;
-  template <int rows>
-  static void accumulate(const uint8_t* panel, const MatrixTask& task, const uint8_t* tile,
-                         F32x16 (&sums)[rows]) {
-    for (uint32_t first = 0; first < task.columns; first += task.group_columns) {
-      const uint32_t left = task.columns - first;
+
+  static const uint8_t* chunk_at(const uint8_t* panel, const MatrixTask& task, uint32_t column) {
+    return panel + column / task.group_columns * 2 * Scales::kBytes + size_t{column / 32} * Codes::kBytes;
+  }
+
+  template <int panels, int rows>
+  [[gnu::noinline]] static void accumulate(const MatrixTask& task, const Places<panels>& chunks,
+                                           uint32_t columns, const uint8_t* tile, float* tile_sums) {
+    F32x16 sums[panels][rows];
+    load_sums(tile_sums, sums);
+    size_t group = 0;
+    for (uint32_t first = 0; first < columns; first += task.group_columns) {
+      const uint32_t left = columns - first;
       const uint32_t blocks = (left < task.group_columns ? left : task.group_columns) / 32;
-      const F32x16 scales = Scales::load_scales(panel);
-      const F32x16 biases = Scales::load_scales(panel + Scales::kBytes);
-      panel += 2 * Scales::kBytes;
-      for (uint32_t b = 0; b < blocks; ++b, panel += Codes::kBytes, tile += kTileBlockBytes * rows) {
-        I32x16 dots[rows];
-        start_dots<-Codes::kTaken, rows>(tile + 36 * rows, dots);
-        Codes::template add_dots<rows>(panel, tile, dots);
-        add_scaled<rows>(dots, scales, tile + 32 * rows, sums);
+      size_t at = group + 2 * Scales::kBytes;
+      for (uint32_t b = 0; b < blocks; ++b, at += Codes::kBytes, tile += kTileBlockBytes * rows) {
+        prefetch_block<rows, Codes::kBytes>(chunks[0] + at + 8 * Codes::kBytes);
+        add_block<panels, rows>(chunks, group, at, tile, sums);
+      }
+      group = at;
+    }
+    store_sums(sums, tile_sums);
+  }
+
+  template <int panels, int rows>
+  [[gnu::always_inline]] static void add_block(const Places<panels>& chunks, size_t group, size_t at,
+                                               const uint8_t* tile, F32x16 (&sums)[panels][rows]) {
+    Places<panels> codes;
 #pragma GCC unroll kUnroll
-        for (int r = 0; r < rows; ++r) {
-          sums[r] = fma(biases, broadcast(load_float(tile + 40 * rows + 4 * r)), sums[r]);
-        }
+    for (int p = 0; p < panels; ++p) codes[p] = chunks[p] + at;
+    I32x16 dots[panels][rows];
+    dot_blocks<Codes, -Codes::kTaken, panels, rows>(codes, tile, dots);
+#pragma GCC unroll kUnroll
+    for (int p = 0; p < panels; ++p) {
+      const F32x16 scales = Scales::load_scales(chunks[p] + group);
+      const F32x16 biases = Scales::load_scales(chunks[p] + group + Scales::kBytes);
+#pragma GCC unroll kUnroll
+      for (int r = 0; r < rows; ++r) {
+        sums[p][r] = add_scaled(sums[p][r], dots[p][r], scales, tile + kTileBlockScales * rows + 4 * r);
+        sums[p][r] = fma(biases, broadcast(load_float(tile + kTileBlockTotals * rows + 4 * r)), sums[p][r]);
       }
     }
   }

@@ -1,89 +1,103 @@
 // What all matrix products share, written once over sixteen lanes (one lane per output row of a panel).
 // Include after a lanes.h. The products themselves: float_weights.h, blocks_of_32.h, blocks_of_256.h; each
 // states its order of operations, which is the same for every row count, thread count and instruction set.
+//
+// A product of quantised weights has two paths. One row streams through a panel, since memory is what counts.
+// Several rows share kTilePanels panels, 256 columns at a time: these stay in the first-level cache while
+// every tile of kTileRows rows passes over them, and so do the sums. Weights are unpacked in registers, which
+// costs little since a tile meets each of them kTileRows times; where it costs much and there are many tiles,
+// once for all of them. All add a row's blocks in one order.
 #pragma once
 
 namespace shoal::engine::cpu {
 namespace {
 
-// kUnroll, kTileRows and kFloatPanels are the instruction set's.
+// kUnroll, kTileRows, kTilePanels and kFloatPanels are the instruction set's.
 template <int count>
 struct Rows {
   static constexpr int value = count;
 };
 
-// Calls function(Rows<count>()).
-template <class Function>
+// Calls function(Rows<count>()) for the runtime `count` of [1, kTileRows].
+template <int candidate = 1, class Function>
 inline void with_rows(uint32_t count, Function function) {
-  switch (count) {
-    case 1:
-      return function(Rows<1>());
-    case 2:
-      return function(Rows<2>());
-    case 3:
-      return function(Rows<3>());
-    case 4:
-      return function(Rows<4>());
+  if constexpr (candidate == kTileRows) {
+    return function(Rows<candidate>());
+  } else {
+    if (count == candidate) return function(Rows<candidate>());
+    with_rows<candidate + 1>(count, function);
   }
-  if constexpr (kTileRows > 4) {
-    switch (count) {
-      case 5:
-        return function(Rows<5>());
-      case 6:
-        return function(Rows<6>());
-      case 7:
-        return function(Rows<7>());
-      case 8:
-        return function(Rows<8>());
-    }
-  }
-  __builtin_unreachable();
 }
 
+template <int value_>
+struct Index {
+  static constexpr int value = value_;
+};
+
+// function(Index<first>()), ..., function(Index<end - 1>()), unrolled.
+template <int first, int end, class Function>
+[[gnu::always_inline]] inline void for_each_index(const Function& function) {
+  if constexpr (first < end) {
+    function(Index<first>());
+    for_each_index<first + 1, end>(function);
+  }
+}
+#define SHOAL_INLINE_LAMBDA __attribute__((always_inline))
+
+// Writes the sums of one row to the panel's outputs, of which the last panel may lack some.
+inline void store_outputs(const MatrixTask& task, uint32_t panel, F32x16 sums, float* output_row) {
+  const uint32_t first = panel * kPanelRows, count = task.output_rows - first;
+  if (count >= kPanelRows) {
+    store(output_row + first, sums);
+  } else {
+    store_partial(output_row + first, sums, count);
+  }
+}
 template <int rows>
 inline void store_panel(const MatrixTask& task, uint32_t panel, const F32x16 (&sums)[rows], float* output) {
-  uint32_t first = panel * kPanelRows;
-  uint32_t count = task.output_rows - first;
 #pragma GCC unroll kUnroll
   for (int r = 0; r < rows; ++r) {
-    float* to = output + static_cast<size_t>(r) * task.output_stride + first;
-    if (count >= kPanelRows) {
-      store(to, sums[r]);
-    } else {
-      store_partial(to, sums[r], count);
-    }
+    store_outputs(task, panel, sums[r], output + static_cast<size_t>(r) * task.output_stride);
   }
 }
 
 // --- Quantised weights: an exact integer per block, then float sums ---
 
-template <int rows>
-inline void load_rows(const uint8_t* words, I32x16 (&values)[rows]) {
-#pragma GCC unroll kUnroll
-  for (int r = 0; r < rows; ++r) values[r] = broadcast(load_word(words + 4 * r));
+// `offset`: the weights are in the form of byte_weights().
+template <bool offset>
+[[gnu::always_inline]] inline I32x16 dot(I32x16 sum, U8x64 weights, const uint8_t* activations) {
+  if constexpr (offset) return dot_bytes(sum, weights, load_word(activations));
+  return dot_small(sum, weights, load_word(activations));
 }
 
-template <int rows>
-inline void add_scaled(const I32x16 (&dots)[rows], F32x16 weight_scales, const uint8_t* activation_scales,
-                       F32x16 (&sums)[rows]) {
+// A place in each of some panels.
+template <int panels>
+using Places = const uint8_t* [panels];
+
+// dots[p][r] += the dot product of the words [first, end) of `Codes` (in group `group` of their block) and
+// the activations of row r, which start at `tile`.
+template <class Codes, int first, int end, int panels, int rows>
+[[gnu::always_inline]] inline void add_dots(const Places<panels>& codes, uint32_t group, const uint8_t* tile,
+                                            I32x16 (&dots)[panels][rows]) {
+  for_each_index<first, end>([&](auto word) SHOAL_INLINE_LAMBDA {
+    U8x64 weights[panels];
 #pragma GCC unroll kUnroll
-  for (int r = 0; r < rows; ++r) {
-    F32x16 scales = multiply(weight_scales, broadcast(load_float(activation_scales + 4 * r)));
-    sums[r] = fma(to_f32(dots[r]), scales, sums[r]);
-  }
+    for (int p = 0; p < panels; ++p) weights[p] = Codes::template load_word_of<word.value>(codes[p], group);
+#pragma GCC unroll kUnroll
+    for (int r = 0; r < rows; ++r) {
+#pragma GCC unroll kUnroll
+      for (int p = 0; p < panels; ++p) {
+        dots[p][r] =
+            dot<Codes::kOffset>(dots[p][r], weights[p], tile + 4 * ((word.value - first) * rows + r));
+      }
+    }
+  });
 }
 
-template <int rows>
-inline void dot_small_rows(U8x64 weights, const uint8_t* words, I32x16 (&dots)[rows]) {
-#pragma GCC unroll kUnroll
-  for (int r = 0; r < rows; ++r) dots[r] = dot_small(dots[r], weights, load_word(words + 4 * r));
-}
-
-// The same for weights in the form of byte_weights().
-template <int rows>
-inline void dot_bytes_rows(U8x64 weights, const uint8_t* words, I32x16 (&dots)[rows]) {
-#pragma GCC unroll kUnroll
-  for (int r = 0; r < rows; ++r) dots[r] = dot_bytes(dots[r], weights, load_word(words + 4 * r));
+// sum + dot * (weight_scale * activation_scale), the product of the scales rounded.
+[[gnu::always_inline]] inline F32x16 add_scaled(F32x16 sum, I32x16 dot, F32x16 weight_scales,
+                                                const uint8_t* activation_scale) {
+  return fma(to_f32(dot), multiply(weight_scales, broadcast(load_float(activation_scale))), sum);
 }
 
 // The codebook of IQ4_NL and IQ4_XS (formats/quant_blocks.h), in the form of byte_weights().
@@ -95,40 +109,151 @@ constexpr uint8_t kIq4Codes[16] = {iq4_code(-127), iq4_code(-104), iq4_code(-83)
                                    iq4_code(1),    iq4_code(13),   iq4_code(25),  iq4_code(38),
                                    iq4_code(53),   iq4_code(69),   iq4_code(89),  iq4_code(113)};
 
-// dots[r] * scales added to totals[r].
-template <int rows>
-inline void add_sub_block(const I32x16 (&dots)[rows], I32x16 scales, I32x16 (&totals)[rows]) {
-#pragma GCC unroll kUnroll
-  for (int r = 0; r < rows; ++r) totals[r] = add(totals[r], multiply(dots[r], scales));
+// The hardware's prefetchers lose the many short runs inside a block; with one row, memory is what counts.
+template <int rows, size_t bytes>
+[[gnu::always_inline]] inline void prefetch_block(const uint8_t* from) {
+  if constexpr (rows == 1) {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+  }
 }
 
-// The hardware's prefetchers lose the many short runs inside a block of 256; with few rows, memory is what
-// counts.
-template <int rows, size_t bytes>
-inline void prefetch_block(const uint8_t* from) {
-  if constexpr (rows <= 2) {
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+// The sums of a tile between two chunks of columns: [rows, panels, kPanelRows].
+template <int panels, int rows>
+[[gnu::always_inline]] inline void load_sums(const float* from, F32x16 (&sums)[panels][rows]) {
+#pragma GCC unroll kUnroll
+  for (int p = 0; p < panels; ++p) {
+#pragma GCC unroll kUnroll
+    for (int r = 0; r < rows; ++r) sums[p][r] = load(from + (r * panels + p) * static_cast<int>(kPanelRows));
+  }
+}
+template <int panels, int rows>
+[[gnu::always_inline]] inline void store_sums(const F32x16 (&sums)[panels][rows], float* to) {
+#pragma GCC unroll kUnroll
+  for (int p = 0; p < panels; ++p) {
+#pragma GCC unroll kUnroll
+    for (int r = 0; r < rows; ++r) store(to + (r * panels + p) * static_cast<int>(kPanelRows), sums[p][r]);
+  }
+}
+
+// A Type of weights has kActivations, chunk_at(panel, task, column), where the columns from `column` (a
+// multiple of kChunkColumns) on lie in a panel, and accumulate<panels, rows>(task, chunks, columns, tile,
+// sums), which adds `columns` columns of some panels times a tile to sums (as in store_sums). It may have
+// kUnpackRows, from so many rows on, chunks become kUnpackedBytes by unpack(chunk, to), and
+// Unpacked::accumulate takes them.
+constexpr uint32_t kChunkColumns = 256;
+
+template <class Type>
+inline void stream_row(const MatrixTask& task) {
+  for (uint32_t panel = task.first_panel; panel < task.end_panel; ++panel) {
+    alignas(64) float sums[kPanelRows] = {};
+    const Places<1> chunks = {Type::chunk_at(task.panels + panel * task.panel_bytes, task, 0)};
+    Type::template accumulate<1, 1>(task, chunks, task.columns, task.activations, sums);
+    store_outputs(task, panel, load(sums), task.output);
+  }
+}
+
+// Rows whose sums stay in the first-level cache while the columns pass by; whole tiles.
+constexpr uint32_t kSharedRows = 96 / kTileRows * kTileRows;
+
+// Some panels times some rows, chunk of columns by chunk.
+template <class Type, bool unpacks>
+struct SharedRows {
+  const MatrixTask& task;
+  uint32_t panel;
+  uint32_t panels;  // of kTilePanels; one that is not there is the first one's twin, and not stored
+  uint32_t first_row;
+  uint32_t row_count;
+  float* sums;       // [kSharedRows, kTilePanels, kPanelRows]
+  uint8_t* scratch;  // [kTilePanels, Type::kUnpackedBytes], if unpacks
+
+  const uint8_t* tile_at(uint32_t row, uint32_t rows, uint32_t column) const {
+    return task.activations + (first_row + row) * prepared_row_bytes(Type::kActivations, task.columns) +
+           rows * prepared_row_bytes(Type::kActivations, column);
+  }
+
+  // A chunk of a tile is too short a run for the hardware's prefetchers.
+  void prefetch_tile(uint32_t row, uint32_t column, uint32_t columns) const {
+    if (row + kTileRows > row_count) return;
+    const uint8_t* tile = tile_at(row, kTileRows, column);
+    const size_t bytes = kTileRows * prepared_row_bytes(Type::kActivations, columns);
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(tile + i);
+  }
+
+  void find_chunks(uint32_t column, Places<kTilePanels>& chunks) const {
+    for (uint32_t p = 0; p < kTilePanels; ++p) {
+      chunks[p] =
+          Type::chunk_at(task.panels + (panel + (p < panels ? p : 0)) * task.panel_bytes, task, column);
+      if constexpr (unpacks) {
+        uint8_t* to = scratch + p * Type::kUnpackedBytes;
+        Type::unpack(chunks[p], to);
+        chunks[p] = to;
+      }
+    }
+  }
+
+  template <int rows>
+  void add_chunk(const Places<kTilePanels>& chunks, uint32_t columns, const uint8_t* tile,
+                 float* tile_sums) const {
+    if constexpr (unpacks) {
+      Type::Unpacked::template accumulate<kTilePanels, rows>(task, chunks, columns, tile, tile_sums);
+    } else {
+      Type::template accumulate<kTilePanels, rows>(task, chunks, columns, tile, tile_sums);
+    }
+  }
+
+  void run() const {
+    const uint32_t count = row_count * kTilePanels;
+    for (uint32_t i = 0; i < count; ++i) store(sums + i * kPanelRows, zero_f32());
+    for (uint32_t column = 0; column < task.columns; column += kChunkColumns) {
+      const uint32_t left = task.columns - column, columns = left < kChunkColumns ? left : kChunkColumns;
+      Places<kTilePanels> chunks;
+      find_chunks(column, chunks);
+      for (uint32_t row = 0; row < row_count; row += kTileRows) {
+        prefetch_tile(row + kTileRows, column, columns);
+        with_rows(row_count - row < kTileRows ? row_count - row : kTileRows, [&](auto rows) {
+          constexpr int kRows = decltype(rows)::value;
+          add_chunk<kRows>(chunks, columns, tile_at(row, kRows, column),
+                           sums + row * kTilePanels * kPanelRows);
+        });
+      }
+    }
+    for (uint32_t i = 0; i < count; ++i) {
+      const uint32_t row = first_row + i / kTilePanels, p = i % kTilePanels;
+      if (p >= panels) continue;
+      store_outputs(task, panel + p, load(sums + i * kPanelRows), task.output + row * task.output_stride);
+    }
+  }
+};
+
+template <class Type, bool unpacks>
+inline void share_rows(const MatrixTask& task, uint8_t* scratch) {
+  alignas(64) float sums[kSharedRows * kTilePanels * kPanelRows];
+  for (uint32_t panel = task.first_panel; panel < task.end_panel; panel += kTilePanels) {
+    const uint32_t panels = task.end_panel - panel;
+    for (uint32_t row = 0; row < task.row_count; row += kSharedRows) {
+      const uint32_t rows = task.row_count - row;
+      SharedRows<Type, unpacks>{.task = task,
+                                .panel = panel,
+                                .panels = panels < kTilePanels ? panels : kTilePanels,
+                                .first_row = row,
+                                .row_count = rows < kSharedRows ? rows : kSharedRows,
+                                .sums = sums,
+                                .scratch = scratch}
+          .run();
+    }
   }
 }
 
 template <class Type>
 void multiply_quantised(const MatrixTask& task) {
-  for (uint32_t panel = task.first_panel; panel < task.end_panel; ++panel) {
-    const uint8_t* weights = task.panels + panel * task.panel_bytes;
-    for (uint32_t row = 0; row < task.row_count; row += kTileRows) {
-      uint32_t rows = task.row_count - row < kTileRows ? task.row_count - row : kTileRows;
-      const uint8_t* tile = task.activations + row * prepared_row_bytes(Type::kActivations, task.columns);
-      float* output = task.output + row * task.output_stride;
-      with_rows(rows, [&](auto count) {
-        constexpr int kRows = decltype(count)::value;
-        F32x16 sums[kRows];
-#pragma GCC unroll kUnroll
-        for (int r = 0; r < kRows; ++r) sums[r] = zero_f32();
-        Type::template accumulate<kRows>(weights, task, tile, sums);
-        store_panel<kRows>(task, panel, sums, output);
-      });
+  if (task.row_count == 1) return stream_row<Type>(task);
+  if constexpr (requires { Type::kUnpackRows; }) {
+    if (task.row_count >= Type::kUnpackRows) {
+      alignas(64) uint8_t scratch[kTilePanels * Type::kUnpackedBytes];
+      return share_rows<Type, true>(task, scratch);
     }
   }
+  share_rows<Type, false>(task, nullptr);
 }
 
 }  // namespace
