@@ -33,7 +33,9 @@ class CpuEngine final : public engine::Engine {
                                               .kv = options.kv,
                                               .kv_layers = {},
                                               .shard = options.shard,
-                                              .sum_over_ranks = {}};
+                                              .sum_over_ranks = {},
+                                              .cores = options.cores,
+                                              .thread_share = options.thread_share};
     for (uint32_t index = options.stage.first_layer; index < options.stage.end_layer; ++index) {
       backend_options.kv_layers.push_back(kv_shape(spec.layers[index]));
     }

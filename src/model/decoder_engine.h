@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "engine/cpu/kernels.h"
 #include "engine/engine.h"
+#include "engine/thread_share.h"
 #include "formats/checkpoint.h"
 #include "model/decoder_spec.h"
 
@@ -30,6 +31,8 @@ struct CpuEngineOptions {
   unsigned threads = 0;                          // 0: all usable cores
   std::optional<engine::cpu::Isa> isa;           // nullopt: the fastest here
   std::function<void(float fraction)> progress;  // of loading, in [0, 1]; may be empty
+  std::vector<unsigned> cores = {};              // see CpuBackendOptions, as the next
+  std::function<engine::ThreadShare()> thread_share = {};
 };
 
 // Reads and repacks the tensors of the stage, and no others. The checkpoint must outlive the engine when the

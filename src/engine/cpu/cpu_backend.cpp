@@ -56,6 +56,10 @@ void CpuBackend::begin(const StepView& step) {
   state_->rope_tables.clear();
   state_->returned = {};
   state_->arena.tidy();
+  if (state_->options.thread_share) {
+    const ThreadShare share = state_->options.thread_share();
+    state_->pool.limit(share.first, share.count);
+  }
   uint32_t rows = 0;
   for (const SequenceRows& sequence : step.sequences) {
     SHOAL_ASSERT(sequence.first_row == rows);

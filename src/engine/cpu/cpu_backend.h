@@ -24,6 +24,7 @@
 #include "engine/cpu/packed_matrix.h"
 #include "engine/engine.h"
 #include "engine/step.h"
+#include "engine/thread_share.h"
 #include "formats/checkpoint.h"
 
 namespace shoal::engine {
@@ -72,6 +73,8 @@ struct CpuBackendOptions {
   TensorShard shard = {};
   // Sums a row block over the ranks in place; called by all_reduce when shard.count > 1.
   std::function<void(std::span<float>)> sum_over_ranks = {};
+  std::vector<unsigned> cores = {};  // thread t stays on cores[t], if there is one
+  std::function<ThreadShare()> thread_share = {};  // asked at every begin(); none: always all threads
 };
 
 class CpuBackend {

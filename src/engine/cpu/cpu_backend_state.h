@@ -40,23 +40,14 @@ struct CpuBackend::State {
         kernels(chosen),
         kv(std::move(cache)),
         states(std::move(slots)),
-        pool(threads),
+        pool(threads, options.cores),
         product(kernels, pool, arena),
         attention(kernels, pool, largest_head_dim(options.kv_layers)),
-        latent(kernels, pool, largest_latent_scratch(options.kv_layers)) {}
+        latent(kernels, pool) {}
 
   static uint32_t largest_head_dim(std::span<const KvLayerShape> layers) {
     uint32_t largest = 1;
     for (const KvLayerShape& layer : layers) largest = std::max(largest, layer.head_dim);
-    return largest;
-  }
-
-  static size_t largest_latent_scratch(std::span<const KvLayerShape> layers) {
-    size_t largest = 0;
-    for (const KvLayerShape& layer : layers) {
-      if (layer.latent_rank == 0) continue;
-      largest = std::max(largest, cpu::latent_scratch(layer.latent_rank, layer.latent_rope).floats);
-    }
     return largest;
   }
 

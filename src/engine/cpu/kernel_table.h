@@ -133,16 +133,19 @@ constexpr size_t attention_state_floats(size_t head_dim) {
   return 32 + (head_dim + 15) / 16 * 16;
 }
 
-// Up to kLatentQueries query vectors (rows and heads of one sequence, row after row) over latent rows. Query
-// q sees tokens [0, end_visible[q]), which is not empty; end_visible does not fall. A page holds, at
-// rows_offset, [page_tokens] rows of row_bytes: for q8 a scale per kCacheBlock of the values, then
-// latent_rank latent and rope_dim rotated values, rounded up to 16 (q8: and 32 bytes at least).
+// Up to kLatentQueries query vectors (rows and heads of one sequence, row after row) over latent rows, over
+// tokens [begin, end) of one span of kAttentionSpan. Query q sees tokens [0, end_visible[q]); end_visible
+// does not fall, and the last query sees `begin`. A page holds, at rows_offset, [page_tokens] rows of
+// row_bytes: for q8 a scale per kCacheBlock of the values, then latent_rank latent and rope_dim rotated
+// values, rounded up to 16 (q8: and 32 bytes at least).
 struct LatentTask {
   uint32_t query_count;
   uint32_t end_visible[kLatentQueries];
-  const float* queries;          // [query_count, latent_rank]
-  const float* rotated_queries;  // [query_count, rope_dim]
-  float* outputs;                // [query_count, latent_rank]
+  uint32_t begin;
+  uint32_t end;
+  const float* queries;    // [latent_rank + rope_dim][16]: a query per lane, the lanes without one 0
+  float* state;            // latent_state(latent_rank).floats: what the queries know after the span
+  uint32_t cached_tokens;  // of the sequence; up to there it is worth fetching ahead
   const uint8_t* cache;
   size_t page_bytes;
   const uint32_t* pages;
@@ -152,17 +155,14 @@ struct LatentTask {
   uint32_t latent_rank;
   uint32_t rope_dim;
   float scale;
-  float* scratch;  // latent_scratch(latent_rank, rope_dim).floats
 };
-constexpr uint32_t latent_row_values(uint32_t latent_rank, uint32_t rope_dim) {
-  return (latent_rank + rope_dim + 15) / 16 * 16;
-}
-struct LatentScratch {  // in floats
-  size_t queries, outputs, floats;
+// 16 sums of weights of each lane, the lanes' largest scores, outputs [16][columns] before they are divided.
+struct LatentStateLayout {  // in floats
+  size_t maxima, outputs, columns, floats;
 };
-constexpr LatentScratch latent_scratch(uint32_t latent_rank, uint32_t rope_dim) {
-  size_t values = latent_row_values(latent_rank, rope_dim);
-  return {.queries = 0, .outputs = values * kLatentQueries, .floats = 2 * values * kLatentQueries};
+constexpr LatentStateLayout latent_state(uint32_t latent_rank) {
+  const size_t columns = (size_t{latent_rank} + 15) / 16 * 16;
+  return {.maxima = 256, .outputs = 272, .columns = columns, .floats = 272 + kLatentQueries * columns};
 }
 
 // A causal depthwise convolution and silu over rows of one sequence. Channel c of output row t is silu of the
@@ -246,15 +246,11 @@ struct Kernels {
                          float* state);  // the next span into those before
   void (*attention_finish)(const float* state, uint32_t head_dim, float* output);
 
-  // A tile of latent attention at once, or its three steps, see sixteen_lanes/latent_attention.h.
-  struct Latent {
-    void (*attend)(const LatentTask&);
-    void (*scores)(const LatentTask&, uint32_t begin_token, uint32_t end_token, float* scores);
-    void (*mix)(const LatentTask&, const float* weights, const float* rescale, const float* inverse,
-                uint32_t first_column, uint32_t end_column);
-  };
-  Latent latent_f32, latent_f16, latent_q8;
-  void (*latent_soften)(const LatentTask&, float* scores, float* rescale, float* inverse);
+  using AttendLatent = void (*)(const LatentTask&);
+  AttendLatent latent_f32, latent_f16, latent_q8;
+  // The part of the task's span, [begin, end), into those before it; outputs of query q to outputs[q].
+  void (*latent_fold)(const LatentTask&, const float* part, float* state);
+  void (*latent_finish)(const LatentTask&, const float* state, float* const* outputs);
 
   void (*softmax_scores)(const float* logits, uint32_t size, float* output);
   void (*sigmoid_scores)(const float* logits, uint32_t size, float* output);

@@ -47,7 +47,7 @@ std::vector<float> attend_in_chunks(const Kernels& kernels, const Shape& shape, 
     cache.append_latent(kernels, 1, pages, t, nothing.data(), nothing.data());
 
   ThreadPool pool(threads);
-  LatentPlan plan(kernels, pool, latent_scratch(shape.rank, shape.rope).floats);
+  LatentPlan plan(kernels, pool);
   LatentAttentionOp op = {.layer = 1,
                           .query_heads = shape.heads,
                           .latent_rank = shape.rank,
@@ -167,7 +167,27 @@ TEST(LatentAttention, DoesNotDependOnChunksOrThreads) {
   }
 }
 
-// With a long context, a decode step's scores and columns are divided over the threads.
+TEST(LatentAttention, OverSeveralSpansIsExactAndDependsOnNothingElse) {
+  Random random(48);
+  for (KvType type : {KvType::f32, KvType::q8}) {
+    const Shape shape = {.heads = 3, .rank = 24, .rope = 12, .type = type};
+    Tokens tokens = random_tokens(shape, 2 * kAttentionSpan + 90, random);
+    const std::vector<double> exact = exact_attention(shape, tokens);
+    const std::vector<float> portable = attend_at_once(reference_kernels(), shape, tokens);
+    for (size_t i = 0; i < exact.size(); ++i) ASSERT_NEAR(portable[i], exact[i], 1e-4) << i;
+    for (const Kernels* kernels : fast_kernels())
+      EXPECT_TRUE(same_bits(portable, attend_at_once(*kernels, shape, tokens))) << to_string(kernels->isa);
+    for (std::vector<uint32_t> chunks : {std::vector<uint32_t>{1}, {kAttentionSpan}, {700, 1, 9}}) {
+      for (unsigned threads : {1u, 4u}) {
+        EXPECT_TRUE(same_bits(
+            portable, attend_in_chunks(**select_kernels(std::nullopt), shape, tokens, chunks, threads)))
+            << describe(shape) << " chunks of " << chunks[0] << " threads " << threads;
+      }
+    }
+  }
+}
+
+// With a long context, a decode step's spans are divided over the threads.
 TEST(LatentAttention, DecodeOverALongContextGivesTheSameBitsOnAnyNumberOfThreads) {
   Random random(44);
   const Kernels& kernels = **select_kernels(std::nullopt);

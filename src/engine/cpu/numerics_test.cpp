@@ -123,7 +123,7 @@ uint64_t attention_checksum_of(const Kernels& kernels) {
     KvCache cache = *KvCache::create({.type = type, .page_tokens = 16, .page_count = 9}, {&layer, 1});
     for (uint32_t t = 0; t < kTokens; ++t)
       cache.append_latent(kernels, 0, pages, t, &queries[t * kRank], &rotated[t * kRope]);
-    LatentPlan(kernels, pool, latent_scratch(kRank, kRope).floats)
+    LatentPlan(kernels, pool)
         .run(cache, {{}, {}, {&rows, 1}, {}}, op, queries.data(), rotated.data(), mixed.data());
     checksum.add(mixed);
   }

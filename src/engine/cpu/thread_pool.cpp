@@ -13,6 +13,8 @@ namespace {
 // How long a worker waits awake for the next loop. Between the loops of a step lie some microseconds.
 constexpr auto kSpinTime = std::chrono::microseconds(50);
 constexpr int kPausesPerLook = 32;  // at the clock
+// Before a thread looks for tasks that others have not begun: if they have, looking only disturbs them.
+constexpr int kPausesBeforeStealing = 16;
 // The caller's, before it lets others run, when a worker that holds a task was descheduled.
 constexpr int kPausesBeforeYield = 4000;
 constexpr uint32_t kMaxTasks = 0xffff;     // of a Loop
@@ -73,10 +75,11 @@ void ThreadPool::run_on_all(uint32_t task_count, Call call, void* context) {
 
 void ThreadPool::run_loop(uint32_t first_task, const Loop& loop) {
   first_task_ = first_task;
-  done_.store(0, std::memory_order_relaxed);
+  const uint32_t target = target_.load(std::memory_order_relaxed) + loop.tasks;
+  target_.store(target, std::memory_order_relaxed);
   loop_.store(loop.word());
   take_part(loop, 0, 0);
-  for (int pauses = 0; done_.load(std::memory_order_acquire) != loop.tasks; ++pauses) {
+  for (int pauses = 0; done_.load(std::memory_order_acquire) != target; ++pauses) {
     if (spins_ && pauses < kPausesBeforeYield) {
       relax();
     } else {
@@ -112,15 +115,23 @@ uint32_t ThreadPool::run_share(const Loop& loop, uint32_t share, unsigned thread
   return count;
 }
 
+// A hint for those who look for something to do.
+bool ThreadPool::is_over(const Loop& loop) const {
+  return loop_.load(std::memory_order_relaxed) != loop.word() ||
+         done_.load(std::memory_order_relaxed) == target_.load(std::memory_order_relaxed);
+}
+
 // First the thread's own share, then what is left of the others'.
 void ThreadPool::take_part(const Loop& loop, uint32_t share, unsigned thread) {
   wake_two(loop, share);
   for (uint32_t i = 0; i < loop.shares; ++i) {
     const uint32_t count = run_share(loop, (share + i) % loop.shares, thread);
     if (count != 0) done_.fetch_add(count, std::memory_order_release);
-    if (done_.load(std::memory_order_relaxed) == loop.tasks ||
-        loop_.load(std::memory_order_relaxed) != loop.word())
-      return;
+    if (is_over(loop)) return;
+    for (int pauses = 0; i == 0 && pauses < kPausesBeforeStealing; ++pauses) {
+      relax();
+      if (is_over(loop)) return;
+    }
   }
 }
 

@@ -66,8 +66,8 @@ class ThreadPool {
   // Share s of the loop `number`: how many of its tasks nobody has begun. With an older number it was not
   // touched yet: whoever comes first brings it up to date.
   struct alignas(64) Share {
-    std::atomic<uint64_t> ticket = 0;  // number << 16 | tasks left
-    std::atomic<uint32_t> asleep = 0;  // of the worker with this index; what it waits on
+    std::atomic<uint64_t> ticket = 0;              // number << 16 | tasks left
+    alignas(64) std::atomic<uint32_t> asleep = 0;  // of the worker with this index; what it waits on
   };
 
   void run_on_all(uint32_t task_count, Call call, void* context);
@@ -75,6 +75,7 @@ class ThreadPool {
   bool claim(const Loop& loop, uint32_t share, uint32_t& task);
   uint32_t run_share(const Loop& loop, uint32_t share, unsigned thread);
   void take_part(const Loop& loop, uint32_t share, unsigned thread);
+  bool is_over(const Loop& loop) const;
   void wake_two(const Loop& loop, uint32_t share);
   void wake(unsigned thread);
   void work(unsigned thread);
@@ -90,9 +91,10 @@ class ThreadPool {
   bool spins_;
 
   alignas(64) std::atomic<uint64_t> loop_ = 0;  // Loop::word()
+  std::atomic<uint32_t> target_ = 0;            // what done_ is when the loop is over
   std::atomic<unsigned> first_ = 0;             // see limit(); may be out of date, which costs only time
   std::atomic<bool> stopping_ = false;
-  alignas(64) std::atomic<uint32_t> done_ = 0;  // tasks finished
+  alignas(64) std::atomic<uint32_t> done_ = 0;  // tasks finished since the beginning, modulo 2^32
   std::unique_ptr<Share[]> shares_;             // one per thread
   std::vector<std::thread> workers_;
 };

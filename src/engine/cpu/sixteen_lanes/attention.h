@@ -51,6 +51,25 @@ inline void locate_run(const AttentionTask& task, uint32_t run, RunPlaces& place
   }
 }
 
+// What is fetched while a run is computed: a page's parts are too short and too far apart for the processor
+// to fetch ahead by itself. With few queries a run is so short that its own values are fetched during its
+// scores and the next keys during its values; else both are fetched a run ahead, and for the first run of all
+// its own values beside the next keys.
+struct Fetched {
+  const uint8_t* during_scores[kRunGroups];  // parts of sixteen tokens
+  const uint8_t* during_values[kRunGroups];
+  bool own_values_too;
+};
+
+template <int rows>
+inline void choose_fetched(const RunPlaces& here, const RunPlaces& next, bool is_first, Fetched& fetched) {
+  for (uint32_t g = 0; g < kRunGroups; ++g) {
+    fetched.during_scores[g] = rows <= 2 ? here.values[g] : next.keys[g];
+    fetched.during_values[g] = rows <= 2 ? next.keys[g] : next.values[g];
+  }
+  fetched.own_values_too = rows > 2 && is_first;
+}
+
 inline void fetch_scales(const AttentionTask& task, const RunPlaces& places) {
   for (uint32_t g = 0; g < kRunGroups; ++g) {
     for (size_t i = 0; i < 32 * cache_blocks(task.head_dim); i += 64) {
@@ -61,19 +80,20 @@ inline void fetch_scales(const AttentionTask& task, const RunPlaces& places) {
 }
 
 // scores[q * kAttentionRun + 16 g + i] for token i of `groups` groups from `group` on, inside the run.
-// `queries` is [head_dim][rows]. The keys of the next run are fetched meanwhile: a page's parts are too short
-// and too far apart for the processor to fetch ahead by itself.
+// `queries` is [head_dim][rows]. Meanwhile what comes next is fetched, see Fetched.
 template <class Cache, int rows, int groups>
-inline void score_groups(const AttentionTask& task, const RunPlaces& places, const RunPlaces& next,
+inline void score_groups(const AttentionTask& task, const RunPlaces& places, const Fetched& fetched,
                          const float* queries, uint32_t group, float* scores) {
   constexpr uint32_t kPerLine = 64 / (16 * Cache::kBytes);  // steps of d that share a cache line
   const uint8_t* keys[groups];
-  const uint8_t* next_keys[groups];
+  const uint8_t* fetch[groups];
+  const uint8_t* values[groups];
   F32x16 sums[groups][rows], scales[groups];
 #pragma GCC unroll kUnroll
   for (int g = 0; g < groups; ++g) {
     keys[g] = places.keys[group + static_cast<uint32_t>(g)];
-    next_keys[g] = next.keys[group + static_cast<uint32_t>(g)];
+    fetch[g] = fetched.during_scores[group + static_cast<uint32_t>(g)];
+    values[g] = places.values[group + static_cast<uint32_t>(g)];
 #pragma GCC unroll kUnroll
     for (int q = 0; q < rows; ++q) sums[g][q] = zero_f32();
   }
@@ -88,7 +108,10 @@ inline void score_groups(const AttentionTask& task, const RunPlaces& places, con
     for (uint32_t d = first; d < end; ++d) {
       if (d % kPerLine == 0) {
 #pragma GCC unroll kUnroll
-        for (int g = 0; g < groups; ++g) __builtin_prefetch(next_keys[g] + size_t{d} * 16 * Cache::kBytes);
+        for (int g = 0; g < groups; ++g) {
+          __builtin_prefetch(fetch[g] + size_t{d} * 16 * Cache::kBytes);
+          if (fetched.own_values_too) __builtin_prefetch(values[g] + size_t{d} * 16 * Cache::kBytes);
+        }
       }
 #pragma GCC unroll kUnroll
       for (int g = 0; g < groups; ++g) {
@@ -114,13 +137,13 @@ inline void score_groups(const AttentionTask& task, const RunPlaces& places, con
 // The same for groups of [group, end). Several go together, since each score is one chain of dependent FMAs
 // and the queries are loaded once for all of them.
 template <class Cache, int rows>
-inline void score_run(const AttentionTask& task, const RunPlaces& places, const RunPlaces& next,
+inline void score_run(const AttentionTask& task, const RunPlaces& places, const Fetched& fetched,
                       const float* queries, uint32_t group, uint32_t end, float* scores) {
   constexpr int kFit = kScoreGroups * kScoreGroups / rows;  // as many sums as registers hold
   constexpr int kGroups = kFit < 1 ? 1 : kFit < kScoreGroups ? kFit : kScoreGroups;
   for (; group + kGroups <= end; group += kGroups)
-    score_groups<Cache, rows, kGroups>(task, places, next, queries, group, scores);
-  for (; group < end; ++group) score_groups<Cache, rows, 1>(task, places, next, queries, group, scores);
+    score_groups<Cache, rows, kGroups>(task, places, fetched, queries, group, scores);
+  for (; group < end; ++group) score_groups<Cache, rows, 1>(task, places, fetched, queries, group, scores);
 }
 
 // Turns one query's scores of tokens [begin, end) of the run into weights; returns what its output must be
@@ -172,9 +195,9 @@ inline void scale_weights(const AttentionTask& task, const RunPlaces& places, co
 }
 
 // outputs[q][0 .. 16 * vectors) = outputs * rescale + sum over tokens [begin, end) of the run of weight *
-// value. The values of the next run are fetched meanwhile.
+// value. What comes next is fetched meanwhile.
 template <class Cache, int rows, int vectors>
-inline void mix_values(const AttentionTask& task, const RunPlaces& places, const RunPlaces& next,
+inline void mix_values(const AttentionTask& task, const RunPlaces& places, const Fetched& fetched,
                        const float* weights, uint32_t begin, uint32_t end, uint32_t dimension,
                        const float* rescale, float* const* outputs, size_t stride) {
   const size_t value_bytes = stride * Cache::kBytes, query_stride = weight_stride<Cache>(task);
@@ -189,10 +212,10 @@ inline void mix_values(const AttentionTask& task, const RunPlaces& places, const
   for (uint32_t token = begin; token < end;) {
     const uint32_t group = token / 16, row = token % 16, group_end = smaller(16 * (group + 1), end);
     const uint8_t* values = places.values[group] + row * value_bytes + dimension * Cache::kBytes;
-    const uint8_t* next_values = next.values[group] + row * value_bytes + dimension * Cache::kBytes;
-    for (; token < group_end; ++token, values += value_bytes, next_values += value_bytes) {
-      __builtin_prefetch(next_values);
-      if constexpr (vectors * Cache::kBytes * 16 > 64) __builtin_prefetch(next_values + 64);
+    const uint8_t* fetch = fetched.during_values[group] + row * value_bytes + dimension * Cache::kBytes;
+    for (; token < group_end; ++token, values += value_bytes, fetch += value_bytes) {
+      __builtin_prefetch(fetch);
+      if constexpr (vectors * Cache::kBytes * 16 > 64) __builtin_prefetch(fetch + 64);
 #pragma GCC unroll kUnroll
       for (int v = 0; v < vectors; ++v) {
         F32x16 value = Cache::load_values(values + 16 * v * Cache::kBytes);
@@ -213,22 +236,21 @@ inline void mix_values(const AttentionTask& task, const RunPlaces& places, const
 }
 
 template <class Cache, int rows>
-inline void mix_all_values(const AttentionTask& task, const RunPlaces& places, const RunPlaces& next,
+inline void mix_all_values(const AttentionTask& task, const RunPlaces& places, const Fetched& fetched,
                            const float* weights, uint32_t begin, uint32_t end, const float* rescale,
                            float* const* outputs, size_t stride) {
   uint32_t d = 0;
   for (; d + 64 <= stride; d += 64) {
-    mix_values<Cache, rows, 4>(task, places, next, weights, begin, end, d, rescale, outputs, stride);
+    mix_values<Cache, rows, 4>(task, places, fetched, weights, begin, end, d, rescale, outputs, stride);
   }
   for (; d < stride; d += 16) {
-    mix_values<Cache, rows, 1>(task, places, next, weights, begin, end, d, rescale, outputs, stride);
+    mix_values<Cache, rows, 1>(task, places, fetched, weights, begin, end, d, rescale, outputs, stride);
   }
 }
 
-// One run for all queries of the tile: neighbours that see the same tokens are mixed together. `next` is the
-// run after.
+// One run for all queries of the tile: neighbours that see the same tokens are mixed together.
 template <class Cache, int rows>
-inline void attend_run(const AttentionTask& task, const RunPlaces& places, const RunPlaces& next,
+inline void attend_run(const AttentionTask& task, const RunPlaces& places, const Fetched& fetched,
                        uint32_t run, QueryState* states, float* const* outputs, size_t stride) {
   uint32_t begin[rows], end[rows], lowest = kAttentionRun, highest = 0;  // within the run
   for (int q = 0; q < rows; ++q) {
@@ -240,8 +262,7 @@ inline void attend_run(const AttentionTask& task, const RunPlaces& places, const
   }
   if (lowest >= highest) return;
   float* scores = task.scratch;
-  if constexpr (Cache::kScaled) fetch_scales(task, next);
-  score_run<Cache, rows>(task, places, next, task.queries, lowest / 16, (highest + 15) / 16, scores);
+  score_run<Cache, rows>(task, places, fetched, task.queries, lowest / 16, (highest + 15) / 16, scores);
   float rescale[rows];
   float* scaled = scores + kAttentionQueries * kAttentionRun;
   const size_t stride_of_weights = weight_stride<Cache>(task);
@@ -263,14 +284,14 @@ inline void attend_run(const AttentionTask& task, const RunPlaces& places, const
       ++same;
     const float* weights = (Cache::kScaled ? scaled : scores) + q * stride_of_weights;
     if (same == 4) {
-      mix_all_values<Cache, 4>(task, places, next, weights, begin[q], end[q], rescale + q, outputs + q,
+      mix_all_values<Cache, 4>(task, places, fetched, weights, begin[q], end[q], rescale + q, outputs + q,
                                stride);
     } else if (same >= 2) {
       same = 2;
-      mix_all_values<Cache, 2>(task, places, next, weights, begin[q], end[q], rescale + q, outputs + q,
+      mix_all_values<Cache, 2>(task, places, fetched, weights, begin[q], end[q], rescale + q, outputs + q,
                                stride);
     } else {
-      mix_all_values<Cache, 1>(task, places, next, weights, begin[q], end[q], rescale + q, outputs + q,
+      mix_all_values<Cache, 1>(task, places, fetched, weights, begin[q], end[q], rescale + q, outputs + q,
                                stride);
     }
     q += same;
@@ -299,10 +320,13 @@ inline void attend_rows(const AttentionTask& task) {
   }
   uint32_t run = first / kAttentionRun * kAttentionRun;
   RunPlaces places[2];  // of this run and the next
+  Fetched fetched;
   if (first < last) locate_run<Cache>(task, run, places[0]);
   for (int here = 0; run < last; run += kAttentionRun, here ^= 1) {
     locate_run<Cache>(task, run + kAttentionRun, places[here ^ 1]);
-    attend_run<Cache, rows>(task, places[here], places[here ^ 1], run, states, outputs, stride);
+    choose_fetched<rows>(places[here], places[here ^ 1], run <= first, fetched);
+    if constexpr (Cache::kScaled) fetch_scales(task, places[here ^ 1]);
+    attend_run<Cache, rows>(task, places[here], fetched, run, states, outputs, stride);
   }
   for (int q = 0; q < rows; ++q) {
     if (task.begin[q] >= task.end[q]) continue;

@@ -1,9 +1,10 @@
 // Attention over latent rows that all heads share, over sixteen lanes. Include after a lanes.h.
 //
 // Scores are computed with a query vector per lane, outputs with a column per lane. The order of operations,
-// per query vector, is that of attention.h: score = scale * (sequential FMA over the row's values); in runs
-// of 64 tokens: maximum, rescaling, weights into 16 sums (token % 16), output = fma(weight, value, output)
-// token by token; at the end the fixed tree over the sums and 1 / sum. A q8 value is int8 * scale (exact).
+// per query vector, is that of attention.h: spans of 512 tokens; score = scale * (sequential FMA over the
+// row's values); in runs of 64 tokens: maximum, rescaling, weights into 16 sums (token % 16), output =
+// fma(weight, value, output) token by token; spans are folded in order; at the end the fixed tree over the
+// sums and 1 / sum. A q8 value is int8 * scale (exact).
 #pragma once
 
 #include "engine/cpu/sixteen_lanes/cache.h"
@@ -24,6 +25,26 @@ inline void locate_rows(const LatentTask& task, uint32_t run, uint32_t end, cons
   }
 }
 
+// The same of the run after, for fetching ahead; what is not cached yet repeats the first row.
+inline void locate_next_rows(const LatentTask& task, uint32_t run, const uint8_t* const* rows,
+                             const uint8_t** next) {
+  const uint32_t begin = run + kAttentionRun;
+  const uint32_t end = smaller(larger(task.cached_tokens, begin), begin + kAttentionRun);
+  locate_rows(task, begin, end, next);
+  for (uint32_t t = end - begin; t < kAttentionRun; ++t) next[t] = rows[0];
+}
+
+// Fetches what expand_row will read.
+template <class Cache>
+inline void fetch_row(const LatentTask& task, const uint8_t* row, uint32_t column, uint32_t width) {
+  size_t offset = column * Cache::kBytes;
+  if constexpr (Cache::kScaled) {
+    __builtin_prefetch(row + 2 * (column / kCacheBlock));
+    offset += 2 * cache_blocks(task.latent_rank + task.rope_dim);
+  }
+  for (size_t i = 0; i < width * Cache::kBytes; i += 64) __builtin_prefetch(row + offset + i);
+}
+
 // Columns [column, column + width) of a row of the cache as f32; `column` is a multiple of kLatentColumns and
 // `width` one of 16, up to kLatentColumns.
 template <class Cache>
@@ -41,20 +62,10 @@ inline void expand_row(const LatentTask& task, const uint8_t* row, uint32_t colu
   }
 }
 
-// [values][16 lanes]; lanes without a query are 0.
-inline void transpose_queries(const LatentTask& task, float* to) {
-  const size_t rank = task.latent_rank, rope = task.rope_dim;
-  for (size_t i = 0; i < (rank + rope) * kLanes; i += kLanes) store(to + i, zero_f32());
-  for (size_t q = 0; q < task.query_count; ++q) {
-    for (size_t d = 0; d < rank; ++d) to[d * kLanes + q] = task.queries[q * rank + d];
-    for (size_t d = 0; d < rope; ++d) to[(rank + d) * kLanes + q] = task.rotated_queries[q * rope + d];
-  }
-}
-
 // scores[token][16] of up to kLatentTokens rows; those beyond `count` are not meant for use.
 template <class Cache>
 inline void score_rows(const LatentTask& task, const float* queries, const uint8_t* const* rows,
-                       uint32_t count, float* scores) {
+                       const uint8_t* const* next, uint32_t count, float* scores) {
   alignas(64) float block[kLatentTokens * kLatentColumns];
   F32x16 sums[kLatentTokens];
 #pragma GCC unroll kLatentUnroll
@@ -65,6 +76,7 @@ inline void score_rows(const LatentTask& task, const float* queries, const uint8
     for (uint32_t t = 0; t < kLatentTokens; ++t) {
       const uint8_t* row = rows[smaller(t, count - 1)];
       expand_row<Cache>(task, row, column, (width + 15) / 16 * 16, block + t * kLatentColumns);
+      fetch_row<Cache>(task, next[t], column, width);
     }
     for (uint32_t d = 0; d < width; ++d) {
       const F32x16 query = load(queries + size_t{column + d} * kLanes);
@@ -80,9 +92,9 @@ inline void score_rows(const LatentTask& task, const float* queries, const uint8
 
 template <class Cache>
 inline void score_latent_run(const LatentTask& task, const float* queries, const uint8_t* const* rows,
-                             uint32_t count, float* scores) {
+                             const uint8_t* const* next, uint32_t count, float* scores) {
   for (uint32_t t = 0; t < count; t += kLatentTokens)
-    score_rows<Cache>(task, queries, rows + t, count - t, scores + t * kLanes);
+    score_rows<Cache>(task, queries, rows + t, next + t, count - t, scores + t * kLanes);
 }
 
 struct LatentState {
@@ -128,14 +140,6 @@ inline void soften_latent_run(const LatentTask& task, LatentState& state, uint32
     store(at, weights);
     state.sums[token % kLanes] = add(state.sums[token % kLanes], weights);
   }
-}
-
-// inverse[16] = 1 / the sum of each query's weights.
-inline void finish_latent(LatentState& state, float* inverse) {
-  for (uint32_t half = kLanes / 2; half > 0; half /= 2) {
-    for (uint32_t i = 0; i < half; ++i) state.sums[i] = add(state.sums[i], state.sums[i + half]);
-  }
-  store(inverse, divide(broadcast(1.0f), state.sums[0]));
 }
 
 // outputs[q][0 .. 16 * vectors) = outputs * rescale[q] + sum over `count` tokens of weight * value; rows lie
@@ -202,98 +206,81 @@ inline void mix_block(const LatentTask& task, uint32_t run, uint32_t end, const 
   }
 }
 
-// Adds a run's tokens to outputs [16][end_column - first_column, rounded up to 16]. first_column is a
-// multiple of kLatentColumns.
+// Adds a run's tokens to outputs [16][columns].
 template <class Cache>
 inline void mix_latent_run(const LatentTask& task, const uint8_t* const* rows, uint32_t run, uint32_t end,
-                           const float* weights, const float* rescale, uint32_t first_column,
-                           uint32_t end_column, float* outputs) {
+                           const float* weights, const float* rescale, float* outputs, size_t columns) {
   alignas(64) float block[kAttentionRun * kLatentColumns];
-  const size_t stride = (end_column - first_column + 15) / 16 * 16;
-  for (uint32_t column = first_column; column < end_column; column += kLatentColumns) {
-    const uint32_t width = (smaller(kLatentColumns, end_column - column) + 15) / 16 * 16;
+  for (uint32_t column = 0; column < columns; column += kLatentColumns) {
+    const auto width = smaller(kLatentColumns, static_cast<uint32_t>(columns) - column);
     for (uint32_t t = 0; t < end - run; ++t)
       expand_row<Cache>(task, rows[t], column, width, block + t * kLatentColumns);
-    mix_block(task, run, end, weights, rescale, block, width, outputs + (column - first_column), stride);
+    mix_block(task, run, end, weights, rescale, block, width, outputs + column, columns);
   }
 }
 
-inline void store_latent_outputs(const LatentTask& task, const float* outputs, size_t output_stride,
-                                 const float* inverse, uint32_t first_column, uint32_t columns) {
+template <class Cache>
+void attend_latent(const LatentTask& task) {
+  const LatentStateLayout at = latent_state(task.latent_rank);
+  alignas(64) float scores[kAttentionRun * kLanes];
+  float rescale[kLanes];
+  const uint8_t* rows[kAttentionRun];
+  const uint8_t* next[kAttentionRun];
+  float* outputs = task.state + at.outputs;
+  LatentState state;
+  begin_latent(state);
+  for (size_t i = 0; i < kLanes * at.columns; i += kLanes) store(outputs + i, zero_f32());
+  for (uint32_t run = task.begin; run < task.end; run += kAttentionRun) {
+    const uint32_t end = smaller(run + kAttentionRun, task.end);
+    locate_rows(task, run, end, rows);
+    locate_next_rows(task, run, rows, next);
+    score_latent_run<Cache>(task, task.queries, rows, next, end - run, scores);
+    soften_latent_run(task, state, run, end, scores, rescale);
+    mix_latent_run<Cache>(task, rows, run, end, scores, rescale, outputs, at.columns);
+  }
+  for (size_t i = 0; i < kLanes; ++i) store(task.state + i * kLanes, state.sums[i]);
+  store(task.state + at.maxima, state.maximum);
+}
+
+// Queries that see nothing of the span stay as they are.
+void latent_fold(const LatentTask& task, const float* part, float* state) {
+  const LatentStateLayout at = latent_state(task.latent_rank);
+  const uint32_t first = first_seeing(task, task.begin);
+  const F32x16 before = load(state + at.maxima), here = load(part + at.maxima);
+  const F32x16 top = maximum(here, before);
+  const F32x16 keep = exponential(subtract(before, top)), take = exponential(subtract(here, top));
+  for (size_t i = 0; i < kLanes * kLanes; i += kLanes) {
+    const F32x16 sums = load(state + i), both = fma(load(part + i), take, multiply(sums, keep));
+    store(state + i, select_range(first, kLanes, both, sums));
+  }
+  store(state + at.maxima, select_range(first, kLanes, top, before));
+  float keeps[kLanes], takes[kLanes];
+  store(keeps, keep);
+  store(takes, take);
+  for (size_t q = first; q < task.query_count; ++q) {
+    const F32x16 kept = broadcast(keeps[q]), taken = broadcast(takes[q]);
+    const size_t begin = at.outputs + q * at.columns;
+    for (size_t i = begin; i < begin + at.columns; i += kLanes)
+      store(state + i, fma(load(part + i), taken, multiply(load(state + i), kept)));
+  }
+}
+
+void latent_finish(const LatentTask& task, const float* state, float* const* outputs) {
+  const LatentStateLayout at = latent_state(task.latent_rank);
+  F32x16 sums[kLanes];
+  for (size_t i = 0; i < kLanes; ++i) sums[i] = load(state + i * kLanes);
+  for (uint32_t half = kLanes / 2; half > 0; half /= 2) {
+    for (uint32_t i = 0; i < half; ++i) sums[i] = add(sums[i], sums[i + half]);
+  }
+  float inverse[kLanes];
+  store(inverse, divide(broadcast(1.0f), sums[0]));
   for (size_t q = 0; q < task.query_count; ++q) {
-    float* to = task.outputs + q * task.latent_rank + first_column;
+    const float* from = state + at.outputs + q * at.columns;
     const F32x16 factor = broadcast(inverse[q]);
-    for_lanes(columns, [&](size_t i, uint32_t count) {
-      store_up_to(to + i, multiply(load(outputs + q * output_stride + i), factor), count);
+    for_lanes(task.latent_rank, [&](size_t i, uint32_t count) {
+      store_up_to(outputs[q] + i, multiply(load(from + i), factor), count);
     });
   }
-}
-
-// One after the other for the whole tile.
-template <class Cache>
-void attend_latent(const LatentTask& task) {
-  const uint32_t columns = (task.latent_rank + 15) / 16 * 16, last = task.end_visible[task.query_count - 1];
-  const LatentScratch at = latent_scratch(task.latent_rank, task.rope_dim);
-  float *queries = task.scratch + at.queries, *outputs = task.scratch + at.outputs;
-  alignas(64) float scores[kAttentionRun * kLanes];
-  float inverse[kLanes], rescale[kLanes];
-  const uint8_t* rows[kAttentionRun];
-  LatentState state;
-  begin_latent(state);
-  transpose_queries(task, queries);
-  for (size_t i = 0; i < size_t{kLanes} * columns; i += kLanes) store(outputs + i, zero_f32());
-  for (uint32_t run = 0; run < last; run += kAttentionRun) {
-    const uint32_t end = smaller(run + kAttentionRun, last);
-    locate_rows(task, run, end, rows);
-    score_latent_run<Cache>(task, queries, rows, end - run, scores);
-    soften_latent_run(task, state, run, end, scores, rescale);
-    mix_latent_run<Cache>(task, rows, run, end, scores, rescale, 0, task.latent_rank, outputs);
-  }
-  finish_latent(state, inverse);
-  store_latent_outputs(task, outputs, columns, inverse, 0, task.latent_rank);
-}
-
-// The same in three steps, for several threads: scores [token][16] of tokens [begin, end), a multiple of
-// kAttentionRun and one or the end of the context; then softening; then outputs of columns [begin, end).
-template <class Cache>
-void latent_scores(const LatentTask& task, uint32_t begin, uint32_t end, float* scores) {
-  float* queries = task.scratch + latent_scratch(task.latent_rank, task.rope_dim).queries;
-  const uint8_t* rows[kAttentionRun];
-  transpose_queries(task, queries);
-  for (uint32_t run = begin; run < end; run += kAttentionRun) {
-    const uint32_t run_end = smaller(run + kAttentionRun, end);
-    locate_rows(task, run, run_end, rows);
-    score_latent_run<Cache>(task, queries, rows, run_end - run, scores + size_t{run} * kLanes);
-  }
-}
-
-// scores [token][16] become weights; rescale is [run][16], inverse [16].
-void latent_soften(const LatentTask& task, float* scores, float* rescale, float* inverse) {
-  const uint32_t last = task.end_visible[task.query_count - 1];
-  LatentState state;
-  begin_latent(state);
-  for (uint32_t run = 0; run < last; run += kAttentionRun, rescale += kLanes) {
-    soften_latent_run(task, state, run, smaller(run + kAttentionRun, last), scores + size_t{run} * kLanes,
-                      rescale);
-  }
-  finish_latent(state, inverse);
-}
-
-template <class Cache>
-void latent_mix(const LatentTask& task, const float* weights, const float* rescale, const float* inverse,
-                uint32_t first_column, uint32_t end_column) {
-  const uint32_t columns = (end_column - first_column + 15) / 16 * 16;
-  const uint32_t last = task.end_visible[task.query_count - 1];
-  float* outputs = task.scratch + latent_scratch(task.latent_rank, task.rope_dim).outputs;
-  const uint8_t* rows[kAttentionRun];
-  for (size_t i = 0; i < size_t{kLanes} * columns; i += kLanes) store(outputs + i, zero_f32());
-  for (uint32_t run = 0; run < last; run += kAttentionRun, rescale += kLanes) {
-    const uint32_t end = smaller(run + kAttentionRun, last);
-    locate_rows(task, run, end, rows);
-    mix_latent_run<Cache>(task, rows, run, end, weights + size_t{run} * kLanes, rescale, first_column,
-                          end_column, outputs);
-  }
-  store_latent_outputs(task, outputs, columns, inverse, first_column, end_column - first_column);
 }
 
 }  // namespace
