@@ -11,6 +11,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -168,7 +171,7 @@ void fma_neon(uint64_t turns) {
 
 #define SHOAL_LINE(n) "sdot v" #n ".4s, v16.16b, v17.16b\n"
 void sdot_neon(uint64_t turns) {
-  asm volatile(".arch_extension dotprod\n movi v16.16b, #37\n movi v17.16b, #91\n 1:\n" SHOAL_TIMES_16(
+  asm volatile(".arch armv8.2-a+dotprod\n movi v16.16b, #37\n movi v17.16b, #91\n 1:\n" SHOAL_TIMES_16(
                    SHOAL_LINE) "subs %0, %0, #1\n b.ne 1b\n"
                : "+r"(turns)
                :
@@ -178,8 +181,13 @@ void sdot_neon(uint64_t turns) {
 #undef SHOAL_LINE
 
 std::vector<ComputePeak> find_peaks() {
-  return {{PeakKind::int8_vector, "sdot", 16 * 32, sdot_neon},
-          {PeakKind::f32_vector, "fmla", 16 * 8, fma_neon}};
+  std::vector<ComputePeak> peaks = {{PeakKind::f32_vector, "fmla", 16 * 8, fma_neon}};
+#if defined(__linux__)
+  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP
+  if ((getauxval(AT_HWCAP) & kDotProducts) == 0) return peaks;
+#endif
+  peaks.push_back({PeakKind::int8_vector, "sdot", 16 * 32, sdot_neon});
+  return peaks;
 }
 
 #else

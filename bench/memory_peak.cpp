@@ -7,9 +7,7 @@
 namespace shoal::bench {
 namespace {
 
-constexpr size_t kBytes = size_t{1} << 30;
 constexpr size_t kTaskBytes = size_t{1} << 20;
-constexpr auto kTasks = static_cast<uint32_t>(kBytes / kTaskBytes);
 
 // Loads 64 bytes and leaves them: nothing waits for them, and no compiler drops the load.
 #if defined(__x86_64__)
@@ -79,9 +77,9 @@ std::span<const Way> ways() {
 
 }  // namespace
 
-MemoryPeak::MemoryPeak(unsigned threads)
-    : buffer_(need(HugeBuffer::allocate(kBytes, "bandwidth"))), pool_(std::max(1u, threads)) {
-  std::memset(buffer_.data(), 1, kBytes);
+MemoryPeak::MemoryPeak(unsigned threads, size_t bytes)
+    : buffer_(need(HugeBuffer::allocate(bytes, "bandwidth"))), pool_(std::max(1u, threads)) {
+  std::memset(buffer_.data(), 1, bytes);
   // Short passes, of which some are not interrupted.
   constexpr uint32_t kTrialTasks = 96;
   double best = 1e9;
@@ -95,9 +93,10 @@ MemoryPeak::MemoryPeak(unsigned threads)
 
 void MemoryPeak::pass(size_t way, uint32_t tasks) {
   const auto read = ways()[way].read;
-  const uint32_t first = std::exchange(next_task_, (next_task_ + tasks) % kTasks);
+  const auto all = static_cast<uint32_t>(buffer_.size() / kTaskBytes);
+  const uint32_t first = std::exchange(next_task_, (next_task_ + tasks) % all);
   pool_.run(tasks,
-            [&](uint32_t task, unsigned) { read(buffer_.data() + (first + task) % kTasks * kTaskBytes); });
+            [&](uint32_t task, unsigned) { read(buffer_.data() + (first + task) % all * kTaskBytes); });
 }
 
 Times MemoryPeak::measure(double bytes) {

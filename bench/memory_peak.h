@@ -13,8 +13,10 @@ namespace shoal::bench {
 
 class MemoryPeak {
  public:
-  // Takes 1 GiB in huge pages where the system gives them.
-  explicit MemoryPeak(unsigned threads);
+  static constexpr size_t kUsualBytes = size_t{1} << 30;  // more than any cache holds
+
+  // Takes whole MiB of memory, in huge pages where the system gives them.
+  explicit MemoryPeak(unsigned threads, size_t bytes = kUsualBytes);
 
   // Reads `bytes` that no cache holds with all threads. What it stands beside should read as much at a time,
   // so that both are interrupted alike.

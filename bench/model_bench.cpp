@@ -22,6 +22,10 @@ int rounds(const ModelTask& task, int normally) {
   return task.short_run ? 2 : normally;
 }
 
+size_t memory_bytes(const ModelTask& task) {
+  return task.short_run ? 64 << 20 : MemoryPeak::kUsualBytes;
+}
+
 // What the products alone of a prompt take, on a core's own time: for each type of matrix its operations and
 // a product of that type to measure between the prompts. A mixture's experts count for the rows they serve.
 class ProductsOfModel {
@@ -109,7 +113,7 @@ void print_decoded(const std::string& name, const ModelTask& task, const Decoded
 
 void decode(const ModelTask& task) {
   ModelRun model(task.path, task.threads, 1024);
-  MemoryPeak memory(task.threads);
+  MemoryPeak memory(task.threads, memory_bytes(task));
   const double bytes = model.active_bytes();
   model.start(1, 32);
   decode_steps(model, memory, bytes, 1);
@@ -121,7 +125,7 @@ void long_context(const ModelTask& task) {
   const std::vector<uint32_t> contexts =
       task.short_run ? std::vector<uint32_t>{1024} : std::vector<uint32_t>{16384, 32768};
   ModelRun model(task.path, task.threads, contexts.back() + 1024);
-  MemoryPeak memory(task.threads);
+  MemoryPeak memory(task.threads, memory_bytes(task));
   for (uint32_t context : contexts) {
     model.start_long(context);
     const double bytes = model.active_bytes() + model.kv_bytes_per_token() * context;
@@ -159,25 +163,30 @@ void prefill(const ModelTask& task) {
 void batch(const ModelTask& task) {
   constexpr std::array<uint32_t, 4> kSizes = {1, 4, 8, 16};
   ModelRun model(task.path, task.threads, 16 * 512);
-  std::array<std::vector<double>, kSizes.size()> times;
+  std::array<std::vector<Times>, kSizes.size()> times;
   for (int round = 0; round < rounds(task, 6); ++round) {
     for (size_t i = 0; i < kSizes.size(); ++i) {
       model.start(kSizes[i], 32);
       model.decode();
-      for (int step = 0; step < 8; ++step) times[i].push_back(model.decode().seconds);
+      for (int step = 0; step < 8; ++step) times[i].push_back(model.decode());
     }
   }
-  const double alone = 1 / median(times[0]);
+  const Times alone = median(times[0]);
   for (size_t i = 0; i < kSizes.size(); ++i) {
-    const double rate = kSizes[i] / median(times[i]);
-    print({.name = fmt::format("batch {} of {}", kSizes[i], label(task)), .value = rate, .unit = "tok/s"});
+    const double size = kSizes[i];
+    const Times step = median(times[i]);
+    const std::string name = fmt::format("batch {} of {}", kSizes[i], label(task));
+    print({.name = name, .value = size / step.seconds, .unit = "tok/s"});
     if (kSizes[i] == 1) continue;
-    Figure ratio{.name = fmt::format("batch {} of {}, beside batch 1", kSizes[i], label(task)),
-                 .value = rate / alone,
-                 .unit = "times"};
-    ratio.limit = kSizes[i];
-    if (kSizes[i] == 16) ratio.goal = 8;
-    print(ratio);
+    print({.name = name + ", beside batch 1",
+           .value = size * alone.seconds / step.seconds,
+           .unit = "times",
+           .limit = size,
+           .goal = kSizes[i] == 16 ? std::optional(8.0) : std::nullopt});
+    print({.name = name + ", by processor time",
+           .value = size * alone.processor_seconds / step.processor_seconds,
+           .unit = "times",
+           .limit = size});
   }
 }
 

@@ -40,7 +40,7 @@ engine::KvLayerShape kv_shape(const model::LayerSpec& layer) {
 }
 
 struct StepTimes {
-  double seconds;
+  Times times;
   std::vector<OpTime> ops;
 };
 
@@ -67,9 +67,9 @@ class ProfiledEngine final : public engine::Engine {
   void copy_page(uint32_t from, uint32_t to) override { backend_->copy_page(from, to); }
 
   Result<std::span<const float>> step(const engine::StepView& step, std::span<const float> hidden) override {
-    const double start = seconds();
+    const double start = seconds(), processor_start = processor_seconds();
     auto result = decoder_->run(step, hidden);
-    steps_.push_back({seconds() - start, backend_->ops()});
+    steps_.push_back({{seconds() - start, processor_seconds() - processor_start}, backend_->ops()});
     return result;
   }
 
@@ -118,54 +118,73 @@ std::vector<Place> places_of(const std::vector<OpTime>& ops) {
   return places;
 }
 
+// What something takes when nothing interrupts it.
+Times calm(const std::vector<Times>& times) {
+  constexpr double kShare = 0.2;
+  std::vector<double> wall, processor;
+  for (const Times& time : times) {
+    wall.push_back(time.seconds);
+    processor.push_back(time.processor_seconds);
+  }
+  return {quantile(wall, kShare), quantile(processor, kShare)};
+}
+
+Times gap_of(const StepTimes& step) {
+  Times gap = step.times;
+  for (const OpTime& op : step.ops) {
+    gap.seconds -= op.times.seconds;
+    gap.processor_seconds -= op.times.processor_seconds;
+  }
+  return gap;
+}
+
 struct Row {
-  std::vector<double> seconds;  // per layer, or one
+  std::string op;
+  std::vector<Times> layers = {};  // or one
   double bytes = 0, operations = 0;
 };
 
-// What an op takes when nothing interrupts it.
-constexpr double kCalm = 0.2;
+void print_row(const std::string& profile, const Row& row, double total) {
+  Times sum;
+  std::vector<std::string> microseconds;
+  for (const Times& layer : row.layers) {
+    sum.seconds += layer.seconds;
+    sum.processor_seconds += layer.processor_seconds;
+    microseconds.push_back(fmt::format("{:.1f}", layer.seconds * 1e6));
+  }
+  fmt::print(
+      "{{\"profile\": \"{}\", \"op\": \"{}\", \"milliseconds\": {:.4f}, \"processor_milliseconds\": {:.4f}, "
+      "\"share\": {:.4f}, \"gb_per_s\": {:.2f}, \"gop_per_s\": {:.1f}, \"microseconds\": [{}]}}\n",
+      profile, row.op, sum.seconds * 1e3, sum.processor_seconds * 1e3, sum.seconds / total,
+      row.bytes / sum.seconds / 1e9, row.operations / sum.seconds / 1e9, fmt::join(microseconds, ", "));
+}
 
 // Over steps that had the same ops; one line of JSON an op, then one for what is between ops.
 void print_profile(const std::string& name, const std::vector<StepTimes>& steps) {
   const std::vector<OpTime>& shape = steps.back().ops;
   const std::vector<Place> places = places_of(shape);
-  std::vector<std::pair<std::string, Row>> rows;
-  std::vector<double> gaps;
-  for (const StepTimes& step : steps) {
-    gaps.push_back(step.seconds);
-    for (const OpTime& op : step.ops) gaps.back() -= op.seconds;
-  }
-  double total = quantile(gaps, kCalm);
-  std::map<std::string, size_t> ordinals;
+  std::vector<Times> gaps;
+  for (const StepTimes& step : steps) gaps.push_back(gap_of(step));
+  const Times gap = calm(gaps);
+  double total = gap.seconds;
+  std::vector<Row> rows;
+  std::map<std::string, size_t> ordinals;  // in this layer
   int layer = -2;
   for (size_t i = 0; i < shape.size(); ++i) {
     if (places[i].layer != layer) ordinals.clear(), layer = places[i].layer;
     std::string label = fmt::format("{}: {}", places[i].part, shape[i].name);
     if (const size_t again = ordinals[label]++; again > 0) label += fmt::format(" {}", again + 1);
-    auto row = std::ranges::find(rows, label, &std::pair<std::string, Row>::first);
-    if (row == rows.end()) row = rows.insert(rows.end(), {label, {}});
-    std::vector<double> times;
-    for (const StepTimes& step : steps) times.push_back(step.ops[i].seconds);
-    row->second.seconds.push_back(quantile(times, kCalm));
-    row->second.bytes += shape[i].bytes;
-    row->second.operations += shape[i].operations;
-    total += row->second.seconds.back();
+    auto row = std::ranges::find(rows, label, &Row::op);
+    if (row == rows.end()) row = rows.insert(rows.end(), {.op = label});
+    std::vector<Times> times;
+    for (const StepTimes& step : steps) times.push_back(step.ops[i].times);
+    row->layers.push_back(calm(times));
+    row->bytes += shape[i].bytes;
+    row->operations += shape[i].operations;
+    total += row->layers.back().seconds;
   }
-  rows.push_back({"between ops", {.seconds = {quantile(gaps, kCalm)}}});
-  for (const auto& [label, row] : rows) {
-    double sum = 0;
-    std::vector<std::string> microseconds;
-    for (double value : row.seconds) {
-      sum += value;
-      microseconds.push_back(fmt::format("{:.1f}", value * 1e6));
-    }
-    fmt::print(
-        "{{\"profile\": \"{}\", \"op\": \"{}\", \"milliseconds\": {:.4f}, \"share\": {:.4f}, \"gb_per_s\": "
-        "{:.2f}, \"gop_per_s\": {:.1f}, \"microseconds\": [{}]}}\n",
-        name, label, sum * 1e3, sum / total, row.bytes / sum / 1e9, row.operations / sum / 1e9,
-        fmt::join(microseconds, ", "));
-  }
+  rows.push_back({.op = "between ops", .layers = {gap}});
+  for (const Row& row : rows) print_row(name, row, total);
   std::fflush(stdout);
 }
 

@@ -13,7 +13,7 @@ namespace shoal::bench {
 
 struct OpTime {
   const char* name;
-  double seconds;
+  Times times;
   double bytes = 0;       // of packed weights that the op reads
   double operations = 0;  // of its products; a multiply-add is two
 };
@@ -21,9 +21,9 @@ struct OpTime {
 class ProfiledBackend : public engine::CpuBackend {
   template <class Op>
   auto timed(const char* name, Op op) {
-    const double start = seconds();
+    const double start = seconds(), processor_start = processor_seconds();
     auto result = op();
-    ops_.push_back({name, seconds() - start});
+    ops_.push_back({name, {seconds() - start, processor_seconds() - processor_start}});
     return result;
   }
 
