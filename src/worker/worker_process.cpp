@@ -186,7 +186,7 @@ bool Worker::of_this_epoch(const runtime::Step& step) const {
 
 void Worker::run_step_of_node(const runtime::Step& step) {
   if (!of_this_epoch(step)) return;
-  runtime::StageOutput output = must(loaded_->stage.run(step, {}));
+  runtime::StageOutput output = must(loaded_->run(step, {}));
   ByteWriter writer;
   if (load_.rank_count > 1) step.encode(writer);
   finish_step(step, std::move(output), {}, writer.bytes());
@@ -197,7 +197,7 @@ void Worker::serve_previous_rank() {
     link::Frame frame = receive(*ring_.previous, runtime::kStepChannel);
     runtime::StageFrame incoming = must(runtime::read_stage_frame(frame));
     if (!of_this_epoch(incoming.step)) continue;
-    runtime::StageOutput output = must(loaded_->stage.run(incoming.step, incoming.hidden));
+    runtime::StageOutput output = must(loaded_->run(incoming.step, incoming.hidden));
     finish_step(incoming.step, std::move(output), std::move(incoming.stage_milliseconds),
                 incoming.step_bytes);
   }
