@@ -6,13 +6,18 @@
 namespace shoal::engine::cpu {
 namespace {
 
-class AmxTest : public ::testing::TestWithParam<WeightKind> {};
-
 std::vector<const Kernels*> tile_kernels() {
   std::vector<const Kernels*> found = product_kernels();
   std::erase_if(found, [](const Kernels* kernels) { return kernels->isa != Isa::amx; });
   return found;
 }
+
+class AmxTest : public ::testing::TestWithParam<WeightKind> {
+ protected:
+  void SetUp() override {
+    if (tile_kernels().empty()) GTEST_SKIP() << "this machine lacks AVX-512";
+  }
+};
 
 TEST_P(AmxTest, EveryRowCountGivesPortableBits) {
   Random random(21);

@@ -36,33 +36,49 @@ inline TileShapes shapes_of_256() {
   return shapes;
 }
 
+// What minima take from a row's sums; held in registers over rows.
 template <class Type>
-inline F32x16 subtract_minimum(const Planes& planes, const Tile256& tile, uint32_t row, F32x16 sum) {
-  I32x16 total = zero_i32();
+struct Minima {
+  I32x16 words[Type::kMinima];
+  F32x16 scales;
+
+  explicit Minima(const Planes& planes) : scales(load(planes.minimum_scales)) {
 #pragma GCC unroll 8
-  for (uint32_t p = 0; p < Type::kMinima; ++p) {
-    const I32x16 minima = load_words(reinterpret_cast<const uint8_t*>(planes.minima[p]));
-    total = dot_pairs(total, minima, Type::kSumsOf16 ? tile.sums_of_16(p, row) : tile.sums_of_32(p, row));
+    for (uint32_t p = 0; p < Type::kMinima; ++p) {
+      words[p] = load_words(reinterpret_cast<const uint8_t*>(planes.minima[p]));
+    }
   }
-  const F32x16 scale = multiply(load(planes.minimum_scales), broadcast(tile.scale(row)));
-  return negative_fma(to_f32(total), scale, sum);
-}
+  F32x16 subtract_from(F32x16 sum, const Tile256& tile, uint32_t row) const {
+    I32x16 total = zero_i32();
+#pragma GCC unroll 8
+    for (uint32_t p = 0; p < Type::kMinima; ++p) {
+      total = dot_pairs(total, words[p], Type::kSumsOf16 ? tile.sums_of_16(p, row) : tile.sums_of_32(p, row));
+    }
+    return negative_fma(to_f32(total), multiply(scales, broadcast(tile.scale(row))), sum);
+  }
+};
+template <class Type>
+  requires(Type::kMinima == 0)
+struct Minima<Type> {
+  explicit Minima(const Planes&) {}
+  F32x16 subtract_from(F32x16 sum, const Tile256&, uint32_t) const { return sum; }
+};
 
 // Scales rows 8 * (quarter % 2) .. + 8 of tile quarter / 2.
 template <class Type>
 inline void add_quarter(const Pending& pending, uint32_t quarter) {
   const uint32_t which = quarter / 2, first = 8 * (quarter % 2);
   const uint32_t end = smaller(first + 8, pending.pair.rows[which]);
-  const Planes& planes = *pending.planes;
   const TileInts(&dots)[2] = pending.dots->dots[which];
   const Tile256 tile(pending.pair.tiles[which], pending.pair.rows[which], pending.block);
   TileSums& sums = pending.pair.sums[which];
-  const F32x16 scales = load(planes.scales);
+  const F32x16 scales = load(pending.planes->scales);
+  const Minima<Type> minima(*pending.planes);
   for (uint32_t row = first; row < end; ++row) {
     const I32x16 dot = Type::join(load_row(dots[0], row), load_row(dots[1], row));
-    F32x16 sum = fma(to_f32(dot), multiply(scales, broadcast(tile.scale(row))), load(sums.values[row]));
-    if constexpr (Type::kMinima > 0) sum = subtract_minimum<Type>(planes, tile, row, sum);
-    store(sums.values[row], sum);
+    const F32x16 scale = multiply(scales, broadcast(tile.scale(row)));
+    const F32x16 sum = fma(to_f32(dot), scale, load(sums.values[row]));
+    store(sums.values[row], minima.subtract_from(sum, tile, row));
   }
 }
 

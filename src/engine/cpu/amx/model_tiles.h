@@ -33,50 +33,42 @@ inline void require_tile(int tile) {
   require(model_tiles.shapes.rows[tile] > 0 && model_tiles.shapes.row_bytes[tile] > 0);
 }
 
-class TileScope {
- public:
-  explicit TileScope(const TileShapes& shapes) {
-    require(!model_tiles.configured && shapes.palette == 1 && shapes.start_row == 0);
-    for (uint8_t byte : shapes.reserved) require(byte == 0);
-    for (uint32_t tile = 0; tile < 16; ++tile) {
-      const uint32_t rows = shapes.rows[tile], row_bytes = shapes.row_bytes[tile];
-      require(rows <= 16 && row_bytes <= 64 && row_bytes % 4 == 0 && (rows == 0) == (row_bytes == 0));
-      require(tile < kTileCount || rows == 0);
-    }
-    model_tiles = {};
-    model_tiles.shapes = shapes;
-    model_tiles.configured = true;
+inline void model_configure(const TileShapes& shapes) {
+  require(!model_tiles.configured && shapes.palette == 1 && shapes.start_row == 0);
+  for (uint8_t byte : shapes.reserved) require(byte == 0);
+  for (uint32_t tile = 0; tile < 16; ++tile) {
+    const uint32_t rows = shapes.rows[tile], row_bytes = shapes.row_bytes[tile];
+    require(rows <= 16 && row_bytes <= 64 && row_bytes % 4 == 0 && (rows == 0) == (row_bytes == 0));
+    require(tile < kTileCount || rows == 0);
   }
-  ~TileScope() { model_tiles.configured = false; }
-  TileScope(const TileScope&) = delete;
-  TileScope& operator=(const TileScope&) = delete;
-};
-
-template <int tile>
-inline void tile_zero() {
+  model_tiles = {};
+  model_tiles.shapes = shapes;
+  model_tiles.configured = true;
+}
+inline void model_release() {
+  model_tiles.configured = false;
+}
+inline void model_zero(int tile) {
   require_tile(tile);
   __builtin_memset(model_tiles.bytes[tile], 0, sizeof(model_tiles.bytes[tile]));
 }
-template <int tile>
-inline void tile_load(const void* from, size_t stride) {
-  tile_zero<tile>();
+inline void model_load(int tile, const void* from, size_t stride) {
+  model_zero(tile);
   const auto* bytes = static_cast<const uint8_t*>(from);
   for (uint32_t row = 0; row < model_tiles.shapes.rows[tile]; ++row) {
     __builtin_memcpy(model_tiles.bytes[tile][row], bytes + row * stride, model_tiles.shapes.row_bytes[tile]);
   }
 }
-template <int tile>
-inline void tile_store(void* to, size_t stride) {
+inline void model_store(int tile, void* to, size_t stride) {
   require_tile(tile);
   auto* bytes = static_cast<uint8_t*>(to);
   for (uint32_t row = 0; row < model_tiles.shapes.rows[tile]; ++row) {
     __builtin_memcpy(bytes + row * stride, model_tiles.bytes[tile][row], model_tiles.shapes.row_bytes[tile]);
   }
 }
-
-template <class Weight, int sum, int left, int right>
-inline void model_dot() {
-  static_assert(sum != left && left != right && sum != right);
+template <class Weight>
+inline void model_dot(int sum, int left, int right) {
+  require(sum != left && left != right && sum != right);
   require_tile(sum);
   require_tile(left);
   require_tile(right);
@@ -96,13 +88,34 @@ inline void model_dot() {
     }
   }
 }
+
+class TileScope {
+ public:
+  explicit TileScope(const TileShapes& shapes) { model_configure(shapes); }
+  ~TileScope() { model_release(); }
+  TileScope(const TileScope&) = delete;
+  TileScope& operator=(const TileScope&) = delete;
+};
+
+template <int tile>
+inline void tile_zero() {
+  model_zero(tile);
+}
+template <int tile>
+inline void tile_load(const void* from, size_t stride) {
+  model_load(tile, from, stride);
+}
+template <int tile>
+inline void tile_store(void* to, size_t stride) {
+  model_store(tile, to, stride);
+}
 template <int sum, int left, int right>
 inline void tile_dot_signed() {
-  model_dot<int8_t, sum, left, right>();
+  model_dot<int8_t>(sum, left, right);
 }
 template <int sum, int left, int right>
 inline void tile_dot_unsigned() {
-  model_dot<uint8_t, sum, left, right>();
+  model_dot<uint8_t>(sum, left, right);
 }
 
 }  // namespace
