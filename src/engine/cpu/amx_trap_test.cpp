@@ -1,9 +1,9 @@
 // The kernels of AMX as compiled for the processor, run on processors without it: each of their tile
 // instructions raises SIGILL, and the handler decodes it and does what it says to the modelled tiles. So the
 // assembly, its operands and what the compiler made around it are tested wherever AVX-512 is.
-#if defined(__x86_64__) && defined(__linux__)
 #include <csignal>
-#include <cstdlib>
+
+#if defined(REG_RIP)  // an x86-64 system whose signal handlers see registers by these names
 #include <gtest/gtest.h>
 #include <ucontext.h>
 
