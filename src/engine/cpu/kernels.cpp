@@ -20,6 +20,7 @@ std::vector<KernelVariant> detect() {
   bool avx2 =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   if (avx2) found.push_back({"avx2", &avx2_kernels()});
+  if (avx2 && __builtin_cpu_supports("avxvnni")) found.push_back({"avx2 with vnni", &avx2_vnni_kernels()});
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vnni")) {
@@ -32,6 +33,8 @@ std::vector<KernelVariant> detect() {
   const ArmExtensions has = arm_extensions();
   found.push_back({"neon", &neon_kernels()});
   if (has.dot_products) found.push_back({"neon with dot products", &neon_dotprod_kernels()});
+  if (has.dot_products && has.int8_matrices)
+    found.push_back({"neon with products of int8 matrices", &neon_i8mm_kernels()});
 #endif
   // Rather slow than other tokens than every other node's.
   std::erase_if(found, [](const KernelVariant& variant) {

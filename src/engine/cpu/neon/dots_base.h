@@ -1,15 +1,22 @@
-// Dot products of bytes in Armv8's base instructions. Include after lanes.h.
+// Dot products of bytes in the instructions that every AArch64 processor has.
 #pragma once
+
+#include "engine/cpu/neon/lanes.h"
 
 namespace shoal::engine::cpu {
 namespace {
 
-// Two products fit 16 bits: weights and activations are at least -128 and -127.
+constexpr bool kByteWeightsAreOffset = false;  // byte_weights() takes the 128 off again
+
+inline U8x64 byte_weights(const uint8_t* from) {
+  return each_u8([&](int i) { return veorq_u8(vld1q_u8(from + 16 * i), vdupq_n_u8(0x80)); });
+}
+// Two products fit 16 bits: weights are at least -128, activations -127.
 inline I32x16 dot_small(I32x16 sum, U8x64 weights, int32_t activations) {
   const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(activations));
   return each_i32([&](int i) {
-    int8x16_t w = vreinterpretq_s8_u8(weights.part[i]);
-    int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(a)), high = vmull_high_s8(w, a);
+    const int8x16_t w = vreinterpretq_s8_u8(weights.part[i]);
+    const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(a)), high = vmull_high_s8(w, a);
     return vpadalq_s16(sum.part[i], vpaddq_s16(low, high));
   });
 }

@@ -1,7 +1,5 @@
-// Every AArch64 processor. Empty on others.
+// For every AArch64 processor. Empty on others.
 #if defined(__aarch64__)
-#include "engine/cpu/neon/lanes.h"
-// Its lanes come first.
 #include "engine/cpu/neon/dots_base.h"
 #include "engine/cpu/sixteen_lanes/table.h"
 #include "engine/cpu/tables.h"

@@ -1,5 +1,5 @@
 // Sixteen lanes as four 128-bit registers of AArch64; see portable/lanes.h for what each operation means. The
-// dot products of bytes are in dots_*.h, one of which comes after this file.
+// dot products of bytes are in dots_base.h, dots_dotprod.h and dots_i8mm.h, each of which includes this file.
 #pragma once
 
 #include <arm_neon.h>
@@ -26,7 +26,6 @@ constexpr uint32_t kFloatPanels = 2;
 constexpr int kScoreGroups = 2;  // groups of 16 tokens scored at once for few queries
 constexpr int kMixQueries = 2;   // queries whose values are mixed at once, at most 4
 constexpr int kUnroll = 8;
-constexpr bool kByteWeightsAreOffset = false;  // byte_weights() takes the 128 off again
 
 // One register after the other; no loop, so that none of them ever lies in memory.
 template <class Function>
@@ -267,9 +266,6 @@ inline float load_float(const uint8_t* from) {
   return value;
 }
 
-inline U8x64 byte_weights(const uint8_t* from) {
-  return each_u8([&](int i) { return veorq_u8(vld1q_u8(from + 16 * i), vdupq_n_u8(0x80)); });
-}
 inline U8x64 low_nibbles(U8x64 value) {
   return each_u8([&](int i) { return vandq_u8(value.part[i], vdupq_n_u8(15)); });
 }
@@ -318,6 +314,10 @@ inline I32x16 dot_pairs(I32x16 sum, const uint8_t* a, int32_t b) {
   return each_i32([&](int i) {
     return add_pairs(sum.part[i], vreinterpretq_s16_u16(vmovl_u8(vld1_u8(a + 8 * i))), pair);
   });
+}
+// Has the value computed here, see portable/lanes.h.
+inline void settle(I32x16& value) {
+  asm volatile("" : "+w"(value.part[0]), "+w"(value.part[1]), "+w"(value.part[2]), "+w"(value.part[3]));
 }
 
 }  // namespace

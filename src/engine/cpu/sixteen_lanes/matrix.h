@@ -75,23 +75,32 @@ template <int panels>
 using Places = const uint8_t* [panels];
 
 // dots[p][r] += the dot product of the words [first, end) of `Codes` (in group `group` of their block) and
-// the activations of row r, which start at `tile`.
-template <class Codes, int first, int end, int panels, int rows>
-[[gnu::always_inline]] inline void add_dots(const Places<panels>& codes, uint32_t group, const uint8_t* tile,
-                                            I32x16 (&dots)[panels][rows]) {
-  for_each_index<first, end>([&](auto word) SHOAL_INLINE_LAMBDA {
-    U8x64 weights[panels];
+// the activations of row r, which start at `tile`. An instruction set may specialise it for its lanes, after
+// this file.
+template <class Lanes>
+struct DotLoop {
+  template <class Codes, int first, int end, int panels, int rows>
+  [[gnu::always_inline]] static inline void add(const Places<panels>& codes, uint32_t group,
+                                                const uint8_t* tile, Lanes (&dots)[panels][rows]) {
+    for_each_index<first, end>([&](auto word) SHOAL_INLINE_LAMBDA {
+      U8x64 weights[panels];
 #pragma GCC unroll kUnroll
-    for (int p = 0; p < panels; ++p) weights[p] = Codes::template load_word_of<word.value>(codes[p], group);
+      for (int p = 0; p < panels; ++p) weights[p] = Codes::template load_word_of<word.value>(codes[p], group);
 #pragma GCC unroll kUnroll
-    for (int r = 0; r < rows; ++r) {
+      for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll kUnroll
-      for (int p = 0; p < panels; ++p) {
-        dots[p][r] =
-            dot<Codes::kOffset>(dots[p][r], weights[p], tile + 4 * ((word.value - first) * rows + r));
+        for (int p = 0; p < panels; ++p) {
+          dots[p][r] =
+              dot<Codes::kOffset>(dots[p][r], weights[p], tile + 4 * ((word.value - first) * rows + r));
+        }
       }
-    }
-  });
+    });
+  }
+};
+template <class Codes, int first, int end, int panels, int rows, class Lanes>
+[[gnu::always_inline]] inline void add_dots(const Places<panels>& codes, uint32_t group, const uint8_t* tile,
+                                            Lanes (&dots)[panels][rows]) {
+  DotLoop<Lanes>::template add<Codes, first, end, panels, rows>(codes, group, tile, dots);
 }
 
 // sum + dot * (weight_scale * activation_scale), the product of the scales rounded.

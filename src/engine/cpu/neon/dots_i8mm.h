@@ -1,0 +1,28 @@
+// Dot products of bytes by usdot (FEAT_I8MM), which has unsigned weights.
+#pragma once
+
+#include "engine/cpu/neon/lanes.h"
+
+namespace shoal::engine::cpu {
+namespace {
+
+constexpr bool kByteWeightsAreOffset = true;
+
+inline U8x64 byte_weights(const uint8_t* from) {
+  return load_bytes(from);
+}
+inline I32x16 dot_small(I32x16 sum, U8x64 weights, int32_t activations) {
+  const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(activations));
+  return each_i32([&](int i) { return vusdotq_s32(sum.part[i], weights.part[i], a); });
+}
+inline I32x16 dot_bytes(I32x16 sum, U8x64 weights, int32_t activations) {
+  return dot_small(sum, weights, activations);
+}
+// With word `lane` of the four in `activations`.
+template <int lane>
+inline I32x16 dot_by_lane(I32x16 sum, U8x64 weights, int8x16_t activations) {
+  return each_i32([&](int i) { return vusdotq_laneq_s32(sum.part[i], weights.part[i], activations, lane); });
+}
+
+}  // namespace
+}  // namespace shoal::engine::cpu
