@@ -15,6 +15,8 @@ COMPILER = "ziglang==0.14.1"
 # Header-only libraries of this machine that do not depend on the platform.
 LIBRARIES = ["boost", "fmt", "CLI", "editline"]
 X86_FOLDERS = ("avx2", "avx512", "amx")
+# Units for what only newer processors have.
+FLAGS_OF = {"kernels_i8mm.cpp": ["-mcpu=apple_m2"]}
 
 
 def portable_sources():
@@ -50,7 +52,8 @@ class MacOs(unittest.TestCase):
                 done = subprocess.run([*command, "-target", "aarch64-macos", "-std=c++23", "-c", "-o", str(target),
                                        "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wnon-virtual-dtor", "-Werror", "-DFMT_HEADER_ONLY",
                                        "-DBOOST_ERROR_CODE_HEADER_ONLY", "-DBOOST_ASIO_NO_DEPRECATED", '-DSHOAL_VERSION="0"',
-                                       f"-I{ROOT / 'src'}", f"-I{ROOT / 'bridge' / 'include'}", "-isystem", scratch, str(path)],
+                                       f"-I{ROOT / 'src'}", f"-I{ROOT / 'bridge' / 'include'}", "-isystem", scratch, *FLAGS_OF.get(path.name, []),
+                                       str(path)],
                                       capture_output=True, text=True, env=environment)
                 target.unlink(missing_ok=True)
                 return path, done.returncode, done.stderr
