@@ -14,7 +14,7 @@ constexpr uint64_t kSerialWork = 160 << 10;
 constexpr uint64_t kTaskBytes = 128 << 10;
 constexpr uint64_t kTasksPerThread = 8;
 // Prepared rows that stay in the second-level cache while panels pass by.
-constexpr size_t kRowBlockBytes = 384 << 10;
+constexpr size_t kRowBlockBytes = 768 << 10;
 // Values of activations below which they are prepared on the caller alone.
 constexpr uint64_t kSerialValues = 32 << 10;
 // How many prepared inputs back a job may find its own: one for each format.

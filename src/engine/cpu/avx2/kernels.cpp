@@ -1,6 +1,6 @@
 // Empty on other processors.
 #if defined(__x86_64__)
-#include "engine/cpu/avx2/lanes.h"
+#include "engine/cpu/avx2/dots_avx2.h"
 #include "engine/cpu/sixteen_lanes/table.h"
 #include "engine/cpu/tables.h"
 

@@ -25,7 +25,6 @@ constexpr uint32_t kFloatPanels = 2;
 constexpr int kScoreGroups = 2;  // groups of 16 tokens scored at once for few queries
 constexpr int kMixQueries = 2;   // queries whose values are mixed at once, at most 4
 constexpr int kUnroll = 8;
-constexpr bool kByteWeightsAreOffset = false;  // byte_weights() takes the 128 off again
 
 inline F32x16 zero_f32() {
   return {_mm256_setzero_ps(), _mm256_setzero_ps()};
@@ -242,10 +241,6 @@ inline void store_bytes(uint8_t* to, U8x64 value) {
   store_256(to, value.low);
   store_256(to + 32, value.high);
 }
-inline U8x64 byte_weights(const uint8_t* from) {
-  const __m256i offset = _mm256_set1_epi8(-128);
-  return {_mm256_xor_si256(load_256(from), offset), _mm256_xor_si256(load_256(from + 32), offset)};
-}
 inline U8x64 low_nibbles(U8x64 value) {
   const __m256i mask = _mm256_set1_epi8(15);
   return {_mm256_and_si256(value.low, mask), _mm256_and_si256(value.high, mask)};
@@ -282,21 +277,6 @@ inline U8x64 join_bit(U8x64 low, U8x64 high) {
 inline U8x64 look_up(const uint8_t (&table)[16], U8x64 indices) {
   const __m256i both = _mm256_broadcastsi128_si256(load_128(table));
   return {_mm256_shuffle_epi8(both, indices.low), _mm256_shuffle_epi8(both, indices.high)};
-}
-// vpmaddubsw adds two products in 16 bits: 2 * 127 * 127 fits, and so does 2 * 128 * 127.
-inline __m256i dot_u7(__m256i sum, __m256i weights, __m256i activations) {
-  __m256i pairs = _mm256_maddubs_epi16(weights, activations);
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-inline I32x16 dot_small(I32x16 sum, U8x64 weights, int32_t activations) {
-  __m256i a = _mm256_set1_epi32(activations);
-  return {dot_u7(sum.low, weights.low, a), dot_u7(sum.high, weights.high, a)};
-}
-// |w| * (a with w's sign), since vpmaddubsw wants its first operand unsigned.
-inline I32x16 dot_bytes(I32x16 sum, U8x64 weights, int32_t activations) {
-  __m256i a = _mm256_set1_epi32(activations);
-  return {dot_u7(sum.low, _mm256_abs_epi8(weights.low), _mm256_sign_epi8(a, weights.low)),
-          dot_u7(sum.high, _mm256_abs_epi8(weights.high), _mm256_sign_epi8(a, weights.high))};
 }
 inline I32x16 dot_pairs(I32x16 sum, I32x16 a, int32_t b) {
   __m256i pair = _mm256_set1_epi32(b);

@@ -19,7 +19,7 @@ struct U8x64 {  // 16 lanes of four bytes
 };
 
 constexpr Isa kIsa = Isa::portable;
-constexpr uint32_t kTileRows = 4;
+constexpr uint32_t kTileRows = 2;
 constexpr uint32_t kTilePanels = 1;
 constexpr uint32_t kFloatPanels = 1;  // panels a float product with few rows walks at once
 constexpr int kScoreGroups = 1;       // groups of 16 tokens scored at once for few queries

@@ -31,6 +31,7 @@ struct Q2_K {
   static constexpr size_t kBytes = 1344;
   static constexpr int kGroups = 2, kSubValues = 16, kZero = 0, kMinima = 8, kTileMinima = kTileSixteenSums;
   static constexpr uint32_t kUnpackRows = 4 * kTileRows;
+  static constexpr int kLargestCode = 3;
   static constexpr bool kOffset = false;
   template <int word>
   [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* panel, uint32_t half) {
@@ -52,6 +53,7 @@ struct Q3_K {
   static constexpr size_t kBytes = 1792;
   static constexpr int kGroups = 1, kSubValues = 16, kZero = 4, kMinima = 0, kTileMinima = 0;
   static constexpr uint32_t kUnpackRows = 4 * kTileRows;
+  static constexpr int kLargestCode = 7;
   static constexpr bool kOffset = false;
   template <int word>
   [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* panel, uint32_t) {
@@ -72,6 +74,7 @@ struct Q3_K {
 struct Q4_K {
   static constexpr size_t kBytes = 2368;
   static constexpr int kGroups = 4, kSubValues = 32, kZero = 0, kMinima = 4, kTileMinima = kTilePairSums;
+  static constexpr int kLargestCode = 15;
   static constexpr bool kOffset = false;
   template <int word>
   [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* panel, uint32_t group) {
@@ -93,6 +96,7 @@ struct Q5_K {
   static constexpr size_t kBytes = 2880;
   static constexpr int kGroups = 1, kSubValues = 32, kZero = 0, kMinima = 4, kTileMinima = kTilePairSums;
   static constexpr uint32_t kUnpackRows = 4 * kTileRows;
+  static constexpr int kLargestCode = 31;
   static constexpr bool kOffset = false;
   template <int word>
   [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* panel, uint32_t) {
@@ -113,6 +117,7 @@ struct Q6_K {
   static constexpr size_t kBytes = 3392;
   static constexpr int kGroups = 2, kSubValues = 16, kZero = 32, kMinima = 0, kTileMinima = 0;
   static constexpr uint32_t kUnpackRows = 4 * kTileRows;
+  static constexpr int kLargestCode = 63;
   static constexpr bool kOffset = false;
   template <int word>
   [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* panel, uint32_t half) {
@@ -131,6 +136,7 @@ struct Iq4_Xs {
   static constexpr size_t kBytes = 2240;
   static constexpr int kGroups = 8, kSubValues = 32, kZero = kByteWeightsAreOffset ? 128 : 0, kMinima = 0,
                        kTileMinima = 0;
+  static constexpr int kLargestCode = 255;
   static constexpr bool kOffset = true;
   template <int word>
   [[gnu::always_inline]] static inline U8x64 load_word_of(const uint8_t* panel, uint32_t sub) {
@@ -149,6 +155,7 @@ template <class Type>
 struct UnpackedBlock {
   static constexpr int kGroups = 256 / Type::kSubValues, kSubValues = Type::kSubValues, kZero = Type::kZero;
   static constexpr int kMinima = Type::kMinima, kTileMinima = Type::kTileMinima;
+  static constexpr int kLargestCode = Type::kLargestCode;
   static constexpr bool kOffset = Type::kOffset;
   static constexpr size_t kSubsAt = 64 + 64 * kMinima, kSubBytes = 64 + 16 * kSubValues;
   static constexpr size_t kBytes = kSubsAt + kGroups * kSubBytes;

@@ -18,6 +18,7 @@ namespace {
 
 struct FourBits {
   static constexpr int kTaken = 0;
+  static constexpr int kLargestCode = 15;
   static constexpr bool kOffset = false;
   static constexpr size_t kBytes = 256;
   template <int word>
@@ -29,6 +30,7 @@ struct FourBits {
 
 struct FiveBits {
   static constexpr int kTaken = 0;
+  static constexpr int kLargestCode = 31;
   static constexpr bool kOffset = false;
   static constexpr size_t kBytes = 320;
   template <int word>
@@ -39,6 +41,7 @@ struct FiveBits {
 
 struct EightBits {
   static constexpr int kTaken = kByteWeightsAreOffset ? 0 : 128;
+  static constexpr int kLargestCode = 255;
   static constexpr bool kOffset = true;
   static constexpr size_t kBytes = 512;
   template <int word>
@@ -49,6 +52,7 @@ struct EightBits {
 
 struct Iq4Bits {  // codes are the codebook's values + 128
   static constexpr int kTaken = kByteWeightsAreOffset ? 0 : 128;
+  static constexpr int kLargestCode = 255;
   static constexpr bool kOffset = true;
   static constexpr size_t kBytes = 256;
   template <int word>
