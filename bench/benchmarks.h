@@ -3,7 +3,7 @@
 
 #include <filesystem>
 #include <span>
-#include <string>
+#include <vector>
 
 namespace shoal::bench {
 
@@ -16,13 +16,14 @@ void load_models(std::span<const std::filesystem::path> paths, unsigned threads)
 void products();
 
 // The same as shares of what this machine can: GEMM of a core's arithmetic, GEMV of the memory's rate.
-void engine_shares(unsigned threads);
+void engine_shares(unsigned threads, std::span<const unsigned> cores);
 
 // How models run whole, with `threads` threads: tok/s beside their limit.
 struct ModelTask {
   std::filesystem::path path;
   unsigned threads = 0;
-  bool short_run = false;  // a tenth of the steps, for tests of the benchmark itself
+  std::vector<unsigned> cores = {};  // one a thread, or empty; as a worker has them
+  bool short_run = false;            // a tenth of the steps, for tests of the benchmark itself
 };
 void decode(const ModelTask& task);
 void prefill(const ModelTask& task);

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/cores.h"
 #include "base/system.h"
 #include "benchmarks.h"
 #include "figures.h"
@@ -24,6 +25,8 @@ int main(int count, char** words) {
       models.emplace_back(word);
     }
   }
+  const auto cores = usable_cores();
+  if (task.threads == cores.size()) task.cores = cores;
   const auto each = [&](void (*run)(const bench::ModelTask&)) {
     for (const auto& path : models) {
       task.path = path;
@@ -33,7 +36,9 @@ int main(int count, char** words) {
   };
   if (what == "load") return bench::load_models(models, task.threads), bench::load_types(task.threads), 0;
   if (what == "products") return bench::products(), 0;
-  if (what == "engine") return bench::engine_shares(task.threads), 0;
+  // From here on no two threads share a core, as in a worker; what loads above makes threads that inherit it.
+  if (!task.cores.empty()) stay_on_core(cores.front());
+  if (what == "engine") return bench::engine_shares(task.threads, task.cores), 0;
   if (what == "decode") return each(bench::decode);
   if (what == "context") return each(bench::long_context);
   if (what == "prefill") return each(bench::prefill);

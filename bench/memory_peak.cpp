@@ -77,8 +77,8 @@ std::span<const Way> ways() {
 
 }  // namespace
 
-MemoryPeak::MemoryPeak(unsigned threads, size_t bytes)
-    : buffer_(need(HugeBuffer::allocate(bytes, "bandwidth"))), pool_(std::max(1u, threads)) {
+MemoryPeak::MemoryPeak(unsigned threads, std::span<const unsigned> cores, size_t bytes)
+    : buffer_(need(HugeBuffer::allocate(bytes, "bandwidth"))), pool_(std::max(1u, threads), cores) {
   std::memset(buffer_.data(), 1, bytes);
   // Short passes, of which some are not interrupted.
   constexpr uint32_t kTrialTasks = 96;

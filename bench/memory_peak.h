@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/memory.h"
 #include "engine/cpu/thread_pool.h"
@@ -16,7 +17,7 @@ class MemoryPeak {
   static constexpr size_t kUsualBytes = size_t{1} << 30;  // more than any cache holds
 
   // Takes whole MiB of memory, in huge pages where the system gives them.
-  explicit MemoryPeak(unsigned threads, size_t bytes = kUsualBytes);
+  MemoryPeak(unsigned threads, std::span<const unsigned> cores, size_t bytes = kUsualBytes);
 
   // Reads `bytes` that no cache holds with all threads. What it stands beside should read as much at a time,
   // so that both are interrupted alike.

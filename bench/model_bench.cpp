@@ -112,8 +112,8 @@ void print_decoded(const std::string& name, const ModelTask& task, const Decoded
 }  // namespace
 
 void decode(const ModelTask& task) {
-  ModelRun model(task.path, task.threads, 1024);
-  MemoryPeak memory(task.threads, memory_bytes(task));
+  ModelRun model(task, 1024);
+  MemoryPeak memory(task.threads, task.cores, memory_bytes(task));
   const double bytes = model.active_bytes();
   model.start(1, 32);
   decode_steps(model, memory, bytes, 1);
@@ -124,8 +124,8 @@ void decode(const ModelTask& task) {
 void long_context(const ModelTask& task) {
   const std::vector<uint32_t> contexts =
       task.short_run ? std::vector<uint32_t>{1024} : std::vector<uint32_t>{16384, 32768};
-  ModelRun model(task.path, task.threads, contexts.back() + 1024);
-  MemoryPeak memory(task.threads, memory_bytes(task));
+  ModelRun model(task, contexts.back() + 1024);
+  MemoryPeak memory(task.threads, task.cores, memory_bytes(task));
   for (uint32_t context : contexts) {
     model.start_long(context);
     const double bytes = model.active_bytes() + model.kv_bytes_per_token() * context;
@@ -137,7 +137,7 @@ void long_context(const ModelTask& task) {
 
 void prefill(const ModelTask& task) {
   const uint32_t tokens = task.short_run ? 64 : 512;
-  ModelRun model(task.path, task.threads, 2 * tokens);
+  ModelRun model(task, 2 * tokens);
   engine::cpu::ThreadPool pool(1);
   ProductsOfModel products(model, tokens, pool);
   model.read_prompt(tokens);
@@ -162,7 +162,7 @@ void prefill(const ModelTask& task) {
 
 void batch(const ModelTask& task) {
   constexpr std::array<uint32_t, 4> kSizes = {1, 4, 8, 16};
-  ModelRun model(task.path, task.threads, 16 * 512);
+  ModelRun model(task, 16 * 512);
   std::array<std::vector<Times>, kSizes.size()> times;
   for (int round = 0; round < rounds(task, 6); ++round) {
     for (size_t i = 0; i < kSizes.size(); ++i) {

@@ -17,13 +17,13 @@ uint32_t pages_of(uint32_t tokens) {
 
 }  // namespace
 
-ModelRun::ModelRun(const std::filesystem::path& path, unsigned threads, uint32_t kv_tokens,
-                   const LoadEngine& load)
-    : checkpoint_(std::make_unique<formats::Checkpoint>(need(formats::Checkpoint::open(path)))),
+ModelRun::ModelRun(const ModelTask& task, uint32_t kv_tokens, const LoadEngine& load)
+    : checkpoint_(std::make_unique<formats::Checkpoint>(need(formats::Checkpoint::open(task.path)))),
       spec_(std::make_unique<model::DecoderSpec>(need(model::read_decoder_spec(*checkpoint_)))) {
   model::CpuEngineOptions options;
   options.stage = model::whole_model(*spec_);
-  options.threads = threads;
+  options.threads = task.threads;
+  options.cores = task.cores;
   options.kv.page_tokens = kPageTokens;
   options.kv.page_count = pages_of(kv_tokens);
   options.kv.state_slots = model::has_recurrent_layers(*spec_) ? 64 : 0;

@@ -3,12 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "benchmarks.h"
 #include "figures.h"
 #include "formats/checkpoint.h"
 #include "model/decoder_engine.h"
@@ -24,8 +24,7 @@ class ModelRun {
 
   // Loads the whole model with room for `kv_tokens` tokens; `load` may put another engine in place of the
   // CPU's.
-  ModelRun(const std::filesystem::path& path, unsigned threads, uint32_t kv_tokens,
-           const LoadEngine& load = {});
+  ModelRun(const ModelTask& task, uint32_t kv_tokens, const LoadEngine& load = {});
 
   // Forgets all sequences; `count` new ones with prompts of `prompt_tokens` random tokens each are read, in
   // chunks.

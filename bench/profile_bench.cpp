@@ -54,6 +54,7 @@ class ProfiledEngine final : public engine::Engine {
     backend_options.thread_count = options.threads;
     backend_options.isa = options.isa;
     backend_options.kv = options.kv;
+    backend_options.cores = options.cores;
     for (const model::LayerSpec& layer : spec.layers) backend_options.kv_layers.push_back(kv_shape(layer));
     backend_ =
         std::make_unique<ProfiledBackend>(need(engine::CpuBackend::create(std::move(backend_options))));
@@ -200,7 +201,7 @@ std::vector<StepTimes> alike(const std::vector<StepTimes>& steps, size_t first) 
 
 void profile(const ModelTask& task) {
   std::vector<StepTimes> steps;
-  ModelRun model(task.path, task.threads, task.short_run ? 1024 : 16 * 512,
+  ModelRun model(task, task.short_run ? 1024 : 16 * 512,
                  [&](const formats::Checkpoint& checkpoint, const model::DecoderSpec& spec,
                      const model::CpuEngineOptions& options) {
                    return std::make_unique<ProfiledEngine>(checkpoint, spec, options, steps);
