@@ -27,13 +27,13 @@ double median(std::vector<double> values) {
   return quantile(std::move(values), 0.5);
 }
 
-Times median(const std::vector<Times>& times) {
+Times quantile(const std::vector<Times>& times, double share) {
   std::vector<double> wall, processor;
   for (const Times& time : times) {
     wall.push_back(time.seconds);
     processor.push_back(time.processor_seconds);
   }
-  return {median(std::move(wall)), median(std::move(processor))};
+  return {quantile(std::move(wall), share), quantile(std::move(processor), share)};
 }
 
 double smallest(const std::vector<double>& values) {

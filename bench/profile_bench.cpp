@@ -119,17 +119,6 @@ std::vector<Place> places_of(const std::vector<OpTime>& ops) {
   return places;
 }
 
-// What something takes when nothing interrupts it.
-Times calm(const std::vector<Times>& times) {
-  constexpr double kShare = 0.2;
-  std::vector<double> wall, processor;
-  for (const Times& time : times) {
-    wall.push_back(time.seconds);
-    processor.push_back(time.processor_seconds);
-  }
-  return {quantile(wall, kShare), quantile(processor, kShare)};
-}
-
 Times gap_of(const StepTimes& step) {
   Times gap = step.times;
   for (const OpTime& op : step.ops) {
