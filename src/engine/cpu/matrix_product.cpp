@@ -13,8 +13,9 @@ constexpr uint64_t kSerialWork = 160 << 10;
 // A task should stream at least this much, for the memory's sake.
 constexpr uint64_t kTaskBytes = 128 << 10;
 constexpr uint64_t kTasksPerThread = 8;
-// Prepared rows that stay in the second-level cache while panels pass by.
-constexpr size_t kRowBlockBytes = 768 << 10;
+// Prepared rows that stay in the second-level cache while panels pass by; at least so many that unpacking pays.
+constexpr size_t kRowBlockBytes = 384 << 10;
+constexpr size_t kMinBlockRows = 64;
 // Values of activations below which they are prepared on the caller alone.
 constexpr uint64_t kSerialValues = 32 << 10;
 // How many prepared inputs back a job may find its own: one for each format.
@@ -141,7 +142,7 @@ void MatrixProduct::multiply(const Chunk& chunk, const ProductJob& job, const ui
   const PackedMatrix& matrix = *job.matrix;
   size_t row_bytes = prepared_row_bytes(matrix.activation_format(), matrix.columns());
   auto block_rows =
-      static_cast<uint32_t>(std::max<size_t>(1, kRowBlockBytes / row_bytes / kernels_.tile_rows)) *
+      static_cast<uint32_t>(std::max(kMinBlockRows, kRowBlockBytes / row_bytes) / kernels_.tile_rows) *
       kernels_.tile_rows;
   for (uint32_t row = 0; row < job.row_count; row += block_rows) {
     kernels_.multiply[static_cast<size_t>(matrix.panel_type())](

@@ -189,9 +189,13 @@ struct SharedRows {
   }
 
   void find_chunks(uint32_t column, Places<kTilePanels>& chunks) const {
+    const size_t chunk_bytes = task.panel_bytes * kChunkColumns / task.columns;
     for (uint32_t p = 0; p < kTilePanels; ++p) {
       chunks[p] =
           Type::chunk_at(task.panels + (panel + (p < panels ? p : 0)) * task.panel_bytes, task, column);
+      // The next one: with few rows this is used up before the hardware's prefetchers see where the panel
+      // goes on.
+      for (size_t i = 0; i < chunk_bytes; i += 64) __builtin_prefetch(chunks[p] + chunk_bytes + i);
       if constexpr (unpacks) {
         uint8_t* to = scratch + p * Type::kUnpackedBytes;
         Type::unpack(chunks[p], to);
