@@ -27,8 +27,8 @@ struct FourBitCodes {
   static void unpack(const uint8_t* words, uint8_t* to) {
     for (size_t i = 0; i < 4; ++i) {
       const U8x64 both = load_bytes(words + 64 * i);
-      put_bytes(to + 64 * i, subtract_bytes(low_nibbles(both), zero));
-      put_bytes(to + 64 * (i + 4), subtract_bytes(high_nibbles(both), zero));
+      store_bytes(to + 64 * i, subtract_bytes(low_nibbles(both), zero));
+      store_bytes(to + 64 * (i + 4), subtract_bytes(high_nibbles(both), zero));
     }
   }
 };
@@ -40,8 +40,8 @@ struct FiveBitCodes {
     const U8x64 both = load_bytes(words + 64 * word);
     const U8x64 low = join_bit<word, 4>(low_nibbles(both), fifth);
     const U8x64 high = join_bit<word + 4, 4>(high_nibbles(both), fifth);
-    put_bytes(to + 64 * word, subtract_bytes(low, zero));
-    put_bytes(to + 64 * (word + 4), subtract_bytes(high, zero));
+    store_bytes(to + 64 * word, subtract_bytes(low, zero));
+    store_bytes(to + 64 * (word + 4), subtract_bytes(high, zero));
   }
   template <int zero>
   static void unpack(const uint8_t* words, uint8_t* to) {
@@ -57,7 +57,7 @@ struct EightBitCodes {
   static constexpr size_t kBytes = 512;
   template <int zero>
   static void unpack(const uint8_t* words, uint8_t* to) {
-    for (size_t i = 0; i < 8; ++i) put_bytes(to + 64 * i, subtract_bytes(load_bytes(words + 64 * i), zero));
+    for (size_t i = 0; i < 8; ++i) store_bytes(to + 64 * i, subtract_bytes(load_bytes(words + 64 * i), zero));
   }
 };
 
@@ -67,8 +67,8 @@ struct Iq4Codes {  // kIq4Codes are 128 too high
   static void unpack(const uint8_t* words, uint8_t* to) {
     for (size_t i = 0; i < 4; ++i) {
       const U8x64 both = load_bytes(words + 64 * i);
-      put_bytes(to + 64 * i, subtract_bytes(look_up(kIq4Codes, low_nibbles(both)), zero));
-      put_bytes(to + 64 * (i + 4), subtract_bytes(look_up(kIq4Codes, high_nibbles(both)), zero));
+      store_bytes(to + 64 * i, subtract_bytes(look_up(kIq4Codes, low_nibbles(both)), zero));
+      store_bytes(to + 64 * (i + 4), subtract_bytes(look_up(kIq4Codes, high_nibbles(both)), zero));
     }
   }
 };

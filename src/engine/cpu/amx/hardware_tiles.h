@@ -5,22 +5,10 @@
 // Another header may take this one's place (model_tiles.h does in tests): products.h is written over either.
 #pragma once
 
-#include <stddef.h>
-#include <stdint.h>
+#include "engine/cpu/amx/tile_shapes.h"
 
 namespace shoal::engine::cpu {
 namespace {
-
-constexpr uint32_t kTileCount = 8;
-
-struct TileShapes {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileShapes) == 64);
 
 // Tiles can be used while one of these lives, by the thread that made it.
 class TileScope {

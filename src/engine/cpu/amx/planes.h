@@ -49,8 +49,8 @@ inline void put_wide_products(U8x64 codes, __m512i factors, size_t at, Planes& p
   const __m512i even = _mm512_mullo_epi16(_mm512_sub_epi16(low, zeros), factors);
   const __m512i high = _mm512_srli_epi16(codes.lanes, 8);
   const __m512i odd = _mm512_mullo_epi16(_mm512_sub_epi16(high, zeros), factors);
-  put_bytes(planes.first + at, {even_bytes_of(even, _mm512_slli_epi16(odd, 8))});
-  put_bytes(planes.second + at, {even_bytes_of(_mm512_srli_epi16(even, 8), odd)});
+  store_bytes(planes.first + at, {even_bytes_of(even, _mm512_slli_epi16(odd, 8))});
+  store_bytes(planes.second + at, {even_bytes_of(_mm512_srli_epi16(even, 8), odd)});
 }
 
 // `values` of sub-block or pair `index` start at byte index * values * 16 of a plane.
@@ -74,8 +74,8 @@ struct Q2Planes {
       const uint8_t* words = panel + 320 + half * 512 + sub * 256;
       uint8_t* to = planes.first + plane_offset(half * 8 + quarter * 2 + sub, 16);
       for (int i = 0; i < 4; ++i) {
-        put_bytes(to + 64 * i,
-                  multiply_bytes(two_bits<2 * quarter>(load_bytes(words + 64 * i)), factors[sub]));
+        store_bytes(to + 64 * i,
+                    multiply_bytes(two_bits<2 * quarter>(load_bytes(words + 64 * i)), factors[sub]));
       }
     }
   }
@@ -120,7 +120,7 @@ struct Q3Planes {
       const U8x64 codes = join_bit<4 * half + quarter, 2>(two_bits<2 * quarter>(load_bytes(low + 64 * i)),
                                                           load_bytes(third + 64 * i));
       const U8x64 negated = {_mm512_sub_epi8(_mm512_set1_epi8(4), codes.lanes)};
-      put_bytes(planes.first + plane_offset(index, 16) + 64 * i, multiply_signed_bytes(negated, factors));
+      store_bytes(planes.first + plane_offset(index, 16) + 64 * i, multiply_signed_bytes(negated, factors));
     }
   }
   template <int first>
@@ -159,8 +159,8 @@ struct NibblePlanes {
       const U8x64 both = load_bytes(panel + 320 + sub / 2 * 512 + 64 * i);
       U8x64 codes = sub % 2 == 0 ? low_nibbles(both) : high_nibbles(both);
       if constexpr (fifth) codes = join_bit<sub, 4>(codes, load_bytes(panel + 320 + 2048 + 64 * i));
-      put_bytes(planes.first + to + 64 * i, multiply_bytes(codes, low));
-      put_bytes(planes.second + to + 64 * i, multiply_bytes(codes, high));
+      store_bytes(planes.first + to + 64 * i, multiply_bytes(codes, low));
+      store_bytes(planes.second + to + 64 * i, multiply_bytes(codes, high));
     }
   }
   static void unpack(const uint8_t* panel, Planes& planes) {

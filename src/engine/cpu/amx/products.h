@@ -26,15 +26,8 @@ struct alignas(64) TileSums {
 inline I32x16 load_row(const TileInts& ints, uint32_t row) {
   return load_words(reinterpret_cast<const uint8_t*>(ints.values[row]));
 }
-inline void put_bytes(uint8_t* to, U8x64 value) {
-  _mm512_storeu_si512(to, value.lanes);
-}
 inline U8x64 subtract_bytes(U8x64 value, int by) {
   return {_mm512_sub_epi8(value.lanes, _mm512_set1_epi8(static_cast<char>(by)))};
-}
-
-inline void prefetch(const uint8_t* from, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
 }
 
 // The rows of a task that tiles compute: `count` of them from `first` on.
@@ -50,11 +43,9 @@ struct RowGroup {
 };
 
 inline void store_sums(const MatrixTask& task, const RowGroup& group, uint32_t panel, const TileSums* sums) {
-  const uint32_t first = panel * kPanelRows, left = task.output_rows - first;
   for (uint32_t row = 0; row < group.count; ++row) {
     const F32x16 sum = load(sums[row / kAmxRows].values[row % kAmxRows]);
-    store_up_to(task.output + (group.first + row) * task.output_stride + first, sum,
-                left < kPanelRows ? left : kPanelRows);
+    store_outputs(task, panel, sum, task.output + (group.first + row) * task.output_stride);
   }
 }
 

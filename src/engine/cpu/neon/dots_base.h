@@ -1,16 +1,11 @@
 // Dot products of bytes in the instructions that every AArch64 processor has.
 #pragma once
 
-#include "engine/cpu/neon/lanes.h"
+#include "engine/cpu/neon/signed_weights.h"
 
 namespace shoal::engine::cpu {
 namespace {
 
-constexpr bool kByteWeightsAreOffset = false;  // byte_weights() takes the 128 off again
-
-inline U8x64 byte_weights(const uint8_t* from) {
-  return each_u8([&](int i) { return veorq_u8(vld1q_u8(from + 16 * i), vdupq_n_u8(0x80)); });
-}
 // Two products fit 16 bits: weights are at least -128, activations -127.
 inline I32x16 dot_small(I32x16 sum, U8x64 weights, int32_t activations) {
   const int8x16_t a = vreinterpretq_s8_s32(vdupq_n_s32(activations));

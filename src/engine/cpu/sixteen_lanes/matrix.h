@@ -9,6 +9,8 @@
 // once for all of them. All add a row's blocks in one order.
 #pragma once
 
+#include "engine/cpu/sixteen_lanes/elementwise.h"
+
 namespace shoal::engine::cpu {
 namespace {
 
@@ -46,12 +48,8 @@ template <int first, int end, class Function>
 
 // Writes the sums of one row to the panel's outputs, of which the last panel may lack some.
 inline void store_outputs(const MatrixTask& task, uint32_t panel, F32x16 sums, float* output_row) {
-  const uint32_t first = panel * kPanelRows, count = task.output_rows - first;
-  if (count >= kPanelRows) {
-    store(output_row + first, sums);
-  } else {
-    store_partial(output_row + first, sums, count);
-  }
+  const uint32_t first = panel * kPanelRows, left = task.output_rows - first;
+  store_up_to(output_row + first, sums, left < kPanelRows ? left : kPanelRows);
 }
 template <int rows>
 inline void store_panel(const MatrixTask& task, uint32_t panel, const F32x16 (&sums)[rows], float* output) {
@@ -118,11 +116,15 @@ constexpr uint8_t kIq4Codes[16] = {iq4_code(-127), iq4_code(-104), iq4_code(-83)
                                    iq4_code(1),    iq4_code(13),   iq4_code(25),  iq4_code(38),
                                    iq4_code(53),   iq4_code(69),   iq4_code(89),  iq4_code(113)};
 
+[[gnu::always_inline]] inline void prefetch(const uint8_t* from, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+}
+
 // The hardware's prefetchers lose the many short runs inside a block; with one row, memory is what counts.
 template <int rows, size_t bytes>
 [[gnu::always_inline]] inline void prefetch_block(const uint8_t* from) {
   if constexpr (rows == 1) {
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+    prefetch(from, bytes);
   }
 }
 
@@ -183,9 +185,7 @@ struct SharedRows {
   // A chunk of a tile is too short a run for the hardware's prefetchers.
   void prefetch_tile(uint32_t row, uint32_t column, uint32_t columns) const {
     if (row + kTileRows > row_count) return;
-    const uint8_t* tile = tile_at(row, kTileRows, column);
-    const size_t bytes = kTileRows * prepared_row_bytes(Type::kActivations, columns);
-    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(tile + i);
+    prefetch(tile_at(row, kTileRows, column), kTileRows * prepared_row_bytes(Type::kActivations, columns));
   }
 
   void find_chunks(uint32_t column, Places<kTilePanels>& chunks) const {
@@ -195,7 +195,7 @@ struct SharedRows {
           Type::chunk_at(task.panels + (panel + (p < panels ? p : 0)) * task.panel_bytes, task, column);
       // The next one: with few rows this is used up before the hardware's prefetchers see where the panel
       // goes on.
-      for (size_t i = 0; i < chunk_bytes; i += 64) __builtin_prefetch(chunks[p] + chunk_bytes + i);
+      prefetch(chunks[p] + chunk_bytes, chunk_bytes);
       if constexpr (unpacks) {
         uint8_t* to = scratch + p * Type::kUnpackedBytes;
         Type::unpack(chunks[p], to);
