@@ -38,7 +38,9 @@ bool is_newer(uint64_t number, uint64_t than) {
 }  // namespace
 
 ThreadPool::ThreadPool(unsigned thread_count, std::span<const unsigned> cores)
-    : active_(thread_count), spins_(thread_count <= usable_core_count()) {
+    : active_(thread_count),
+      // Cores that were chosen for the threads count: the caller may be kept to one of them by now.
+      spins_(thread_count <= std::max<size_t>(usable_core_count(), cores.size())) {
   SHOAL_ASSERT(thread_count >= 1 && thread_count <= kMaxThreads);
   shares_ = std::make_unique<Share[]>(thread_count);
   workers_.reserve(thread_count - 1);
