@@ -276,7 +276,8 @@ struct SuperBlocks {
 
   template <int panels, int rows>
   [[gnu::noinline]] static void accumulate(const MatrixTask&, const Places<panels>& chunks, uint32_t columns,
-                                           const uint8_t* tile, float* tile_sums) {
+                                           const uint8_t* tile, float* tile_sums,
+                                           const Ahead<panels>& ahead) {
     F32x16 sums[panels][rows];
     load_sums(tile_sums, sums);
     for (uint32_t b = 0; b < columns / 256; ++b, tile += kTileSuperBytes * rows) {
@@ -291,7 +292,9 @@ struct SuperBlocks {
       prefetch_block<rows, Type::kBytes>(blocks[0] + 2 * Type::kBytes);
       for (uint32_t group = 0; group < Type::kGroups; ++group) {
         for_each_index<0, kGroupSubs>([&](auto sub) SHOAL_INLINE_LAMBDA {
-          const size_t index = group * kGroupSubs + sub.value;
+          const uint32_t index = group * kGroupSubs + sub.value;
+          const uint32_t column = b * 256 + index * Type::kSubValues;
+          if (rows > 1 && column % kBiteColumns == 0) ahead.fetch(column / kBiteColumns);
           add_sub<sub.value, panels, rows>(blocks, group, tile + index * Type::kSubValues * rows,
                                            tile + (kTileBiases + index * (Type::kSubValues / 16) * 4) * rows,
                                            totals);

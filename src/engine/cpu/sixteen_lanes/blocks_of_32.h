@@ -104,12 +104,14 @@ struct Symmetric {
 
   template <int panels, int rows>
   [[gnu::noinline]] static void accumulate(const MatrixTask&, const Places<panels>& chunks, uint32_t columns,
-                                           const uint8_t* tile, float* tile_sums) {
+                                           const uint8_t* tile, float* tile_sums,
+                                           const Ahead<panels>& ahead) {
     F32x16 sums[panels][rows];
     load_sums(tile_sums, sums);
     for (uint32_t block = 0; block < columns / 32; ++block, tile += kTileBlockBytes * rows) {
       const size_t pair = block / 2 * kPairBytes;
       if (block % 2 == 0) prefetch_block<rows, kPairBytes>(chunks[0] + pair + 4 * kPairBytes);
+      if (rows > 1) ahead.fetch(block);
       Places<panels> codes;
 #pragma GCC unroll kUnroll
       for (int p = 0; p < panels; ++p) codes[p] = chunks[p] + pair + 64 + block % 2 * Codes::kBytes;
@@ -152,7 +154,8 @@ struct Affine {
 
   template <int panels, int rows>
   [[gnu::noinline]] static void accumulate(const MatrixTask& task, const Places<panels>& chunks,
-                                           uint32_t columns, const uint8_t* tile, float* tile_sums) {
+                                           uint32_t columns, const uint8_t* tile, float* tile_sums,
+                                           const Ahead<panels>& ahead) {
     F32x16 sums[panels][rows];
     load_sums(tile_sums, sums);
     size_t group = 0;
@@ -162,6 +165,7 @@ struct Affine {
       size_t at = group + 2 * Scales::kBytes;
       for (uint32_t b = 0; b < blocks; ++b, at += Codes::kBytes, tile += kTileBlockBytes * rows) {
         prefetch_block<rows, Codes::kBytes>(chunks[0] + at + 8 * Codes::kBytes);
+        if (rows > 1) ahead.fetch(first / kBiteColumns + b);
         add_block<panels, rows>(chunks, group, at, tile, sums);
       }
       group = at;

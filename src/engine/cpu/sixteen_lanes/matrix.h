@@ -128,6 +128,25 @@ template <int rows, size_t bytes>
   }
 }
 
+// A chunk of weights that is wanted later, brought to the second-level cache in small bites between the dot
+// products: a burst of requests holds up the core until most of them are answered.
+constexpr uint32_t kBiteColumns = 32;
+template <int panels>
+struct Ahead {
+  Places<panels> at = {};
+  uint32_t lines = 0;       // cache lines of each panel a bite
+  uint32_t tile_lines = 0;  // that go with a tile: whole bites
+  uint32_t all_lines = 0;   // of the chunk
+
+  // The bite that goes with the columns [block, block + 1) * kBiteColumns of a tile.
+  [[gnu::always_inline]] void fetch(uint32_t block) const {
+    for (uint32_t line = block * lines; line < (block + 1) * lines; ++line) {
+#pragma GCC unroll kUnroll
+      for (int p = 0; p < panels; ++p) __builtin_prefetch(at[p] + size_t{line} * 64, 0, 2);
+    }
+  }
+};
+
 // The sums of a tile between two chunks of columns: [rows, panels, kPanelRows].
 template <int panels, int rows>
 [[gnu::always_inline]] inline void load_sums(const float* from, F32x16 (&sums)[panels][rows]) {
@@ -148,17 +167,19 @@ template <int panels, int rows>
 
 // A Type of weights has kActivations, chunk_at(panel, task, column), where the columns from `column` (a
 // multiple of kChunkColumns) on lie in a panel, and accumulate<panels, rows>(task, chunks, columns, tile,
-// sums), which adds `columns` columns of some panels times a tile to sums (as in store_sums). It may have
-// kUnpackRows, from so many rows on, chunks become kUnpackedBytes by unpack(chunk, to), and
-// Unpacked::accumulate takes them.
+// sums, ahead), which adds `columns` columns of some panels times a tile to sums (as in store_sums) and
+// fetches `ahead` bite by bite. It may have kUnpackRows, from so many rows on, chunks become kUnpackedBytes
+// by unpack(chunk, to), and Unpacked::accumulate takes them.
 constexpr uint32_t kChunkColumns = 256;
+// How many chunks ahead weights are fetched: two to eight do equally well.
+constexpr uint32_t kChunksAhead = 4;
 
 template <class Type>
 inline void stream_row(const MatrixTask& task) {
   for (uint32_t panel = task.first_panel; panel < task.end_panel; ++panel) {
     alignas(64) float sums[kPanelRows] = {};
     const Places<1> chunks = {Type::chunk_at(task.panels + panel * task.panel_bytes, task, 0)};
-    Type::template accumulate<1, 1>(task, chunks, task.columns, task.activations, sums);
+    Type::template accumulate<1, 1>(task, chunks, task.columns, task.activations, sums, {});
     store_outputs(task, panel, load(sums), task.output);
   }
 }
@@ -189,13 +210,9 @@ struct SharedRows {
   }
 
   void find_chunks(uint32_t column, Places<kTilePanels>& chunks) const {
-    const size_t chunk_bytes = task.panel_bytes * kChunkColumns / task.columns;
     for (uint32_t p = 0; p < kTilePanels; ++p) {
       chunks[p] =
           Type::chunk_at(task.panels + (panel + (p < panels ? p : 0)) * task.panel_bytes, task, column);
-      // The next one: with few rows this is used up before the hardware's prefetchers see where the panel
-      // goes on.
-      prefetch(chunks[p] + chunk_bytes, chunk_bytes);
       if constexpr (unpacks) {
         uint8_t* to = scratch + p * Type::kUnpackedBytes;
         Type::unpack(chunks[p], to);
@@ -204,13 +221,46 @@ struct SharedRows {
     }
   }
 
+  // What to fetch beside the chunk at `column`: one of these panels while it is new to this core, in the end
+  // one of the next.
+  Ahead<kTilePanels> ahead_of(uint32_t column) const {
+    const uint32_t chunks = (task.columns + kChunkColumns - 1) / kChunkColumns;
+    uint32_t wanted = column / kChunkColumns + (kChunksAhead < chunks ? kChunksAhead : chunks);
+    const bool here = wanted < chunks;
+    if (here ? first_row != 0 : first_row + row_count != task.row_count) return {};
+    if (!here) wanted -= chunks;
+    const size_t chunk_bytes = task.panel_bytes / chunks;
+    Ahead<kTilePanels> ahead;
+    for (uint32_t p = 0; p < kTilePanels; ++p) {
+      ahead.at[p] =
+          task.panels + (panel + p + (here ? 0 : kTilePanels)) * task.panel_bytes + wanted * chunk_bytes;
+    }
+    constexpr uint32_t kBites = kChunkColumns / kBiteColumns;  // that go with a tile
+    const uint32_t tiles = (row_count + kTileRows - 1) / kTileRows;
+    ahead.all_lines = static_cast<uint32_t>((chunk_bytes + 63) / 64);
+    ahead.lines = (ahead.all_lines + tiles * kBites - 1) / (tiles * kBites);
+    ahead.tile_lines = kBites * ahead.lines;
+    return ahead;
+  }
+
+  // The part of it that goes with the tile at `row`.
+  static Ahead<kTilePanels> part_of(const Ahead<kTilePanels>& chunk, uint32_t row) {
+    const uint32_t line = row / kTileRows * chunk.tile_lines;
+    if (line >= chunk.all_lines) return {};
+    Ahead<kTilePanels> part = chunk;
+    for (uint32_t p = 0; p < kTilePanels; ++p) part.at[p] = chunk.at[p] + size_t{line} * 64;
+    return part;
+  }
+
   template <int rows>
-  void add_chunk(const Places<kTilePanels>& chunks, uint32_t columns, const uint8_t* tile,
-                 float* tile_sums) const {
+  void add_chunk(const Places<kTilePanels>& chunks, uint32_t columns, uint32_t column, uint32_t row,
+                 const Ahead<kTilePanels>& ahead) const {
+    const uint8_t* tile = tile_at(row, rows, column);
+    float* tile_sums = sums + row * kTilePanels * kPanelRows;
     if constexpr (unpacks) {
-      Type::Unpacked::template accumulate<kTilePanels, rows>(task, chunks, columns, tile, tile_sums);
+      Type::Unpacked::template accumulate<kTilePanels, rows>(task, chunks, columns, tile, tile_sums, ahead);
     } else {
-      Type::template accumulate<kTilePanels, rows>(task, chunks, columns, tile, tile_sums);
+      Type::template accumulate<kTilePanels, rows>(task, chunks, columns, tile, tile_sums, ahead);
     }
   }
 
@@ -221,12 +271,11 @@ struct SharedRows {
       const uint32_t left = task.columns - column, columns = left < kChunkColumns ? left : kChunkColumns;
       Places<kTilePanels> chunks;
       find_chunks(column, chunks);
+      const Ahead<kTilePanels> ahead = ahead_of(column);
       for (uint32_t row = 0; row < row_count; row += kTileRows) {
         prefetch_tile(row + kTileRows, column, columns);
         with_rows(row_count - row < kTileRows ? row_count - row : kTileRows, [&](auto rows) {
-          constexpr int kRows = decltype(rows)::value;
-          add_chunk<kRows>(chunks, columns, tile_at(row, kRows, column),
-                           sums + row * kTilePanels * kPanelRows);
+          add_chunk<decltype(rows)::value>(chunks, columns, column, row, part_of(ahead, row));
         });
       }
     }
