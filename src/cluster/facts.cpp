@@ -2,103 +2,28 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <fmt/format.h>
-#include <span>
 
 #include "base/limits.h"
+#include "cluster/fact_fields.h"
 
 namespace shoal::cluster {
 namespace {
 
-constexpr size_t kMaxNameBytes = 512;   // names, digests, versions, addresses
 constexpr size_t kMaxTextBytes = 4096;  // messages of Errors
 constexpr size_t kMaxAddresses = 64;
 constexpr size_t kMaxModels = 4096;
 constexpr size_t kMaxWorkers = 1024;
-constexpr int64_t kMaxBytes = INT64_MAX;  // JSON integers are signed here
 
 constexpr std::array<std::string_view, 5> kWorkerStates = {"starting", "loading", "loaded", "ready",
                                                            "failed"};
 constexpr std::array<std::string_view, 4> kInstanceStates = {"loading", "ready", "failed", "stopped"};
-
-Json number(uint64_t value) {
-  return static_cast<int64_t>(std::min<uint64_t>(value, INT64_MAX));
-}
-
-Result<std::string> text(const JsonObject& object, std::string_view name, size_t limit = kMaxNameBytes) {
-  SHOAL_TRY(auto value, get_string(object, name));
-  if (value && value->size() > limit) {
-    return fail(ErrorCode::limit_exceeded,
-                fmt::format("'{}' has {} bytes, over {}", name, value->size(), limit));
-  }
-  return std::move(value).value_or("");
-}
-
-Result<std::string> id(const JsonObject& object, std::string_view name) {
-  SHOAL_TRY(std::string value, require_string(object, name));
-  if (!is_id(value))
-    return fail(ErrorCode::malformed, fmt::format("'{}' is not 16 hexadecimal digits", name));
-  return value;
-}
-
-template <class T>
-Result<T> integer(const JsonObject& object, std::string_view name, int64_t maximum = UINT32_MAX) {
-  SHOAL_TRY(auto value, get_integer(object, name, 0, maximum));
-  return static_cast<T>(value.value_or(0));
-}
-
-// A finite number of at least 0.
-Result<double> measure(const JsonObject& object, std::string_view name) {
-  SHOAL_TRY(auto value, get_number(object, name));
-  double measured = value.value_or(0);
-  if (!std::isfinite(measured) || measured < 0) {
-    return fail(ErrorCode::malformed, fmt::format("'{}' is {}, not a measure", name, measured));
-  }
-  return measured;
-}
-
-template <class T>
-Result<T> state(const JsonObject& object, std::string_view name, std::span<const std::string_view> names) {
-  SHOAL_TRY(std::string value, require_string(object, name));
-  auto found = std::find(names.begin(), names.end(), value);
-  if (found == names.end()) {
-    return fail(ErrorCode::malformed, fmt::format("'{}' is '{:.40}', which is unknown", name, value));
-  }
-  return static_cast<T>(found - names.begin());
-}
 
 Result<std::optional<Error>> optional_error(const JsonObject& object) {
   SHOAL_TRY(const JsonObject* error, get_object(object, "error"));
   if (!error) return std::nullopt;
   SHOAL_TRY(Error value, error_from_json(*error));
   return value;
-}
-
-// Every element through `read`, at most `limit` of them.
-template <class T, class Read>
-Result<std::vector<T>> list(const JsonObject& object, std::string_view name, size_t limit, Read read) {
-  SHOAL_TRY(const JsonArray* array, get_array(object, name));
-  std::vector<T> values;
-  if (!array) return values;
-  if (array->size() > limit) {
-    return fail(ErrorCode::limit_exceeded,
-                fmt::format("'{}' has {} entries, over {}", name, array->size(), limit));
-  }
-  for (const Json& element : *array) {
-    SHOAL_TRY(T value, read(element));
-    values.push_back(std::move(value));
-  }
-  return values;
-}
-
-template <class T, class Read>
-auto of_object(std::string_view name, Read read) {
-  return [name, read](const Json& element) -> Result<T> {
-    if (!element.is_object())
-      return fail(ErrorCode::malformed, fmt::format("'{}' holds what is no object", name));
-    return read(element.get_object());
-  };
 }
 
 Result<std::string> address(const Json& element) {
@@ -222,6 +147,9 @@ JsonObject to_json(const NodeFact& fact) {
                                 {"bytes", number(model.bytes)}});
   }
   for (const WorkerFact& worker : fact.workers) workers.push_back(to_json(worker));
+  JsonArray weight_rates, links;
+  for (const WeightRate& rate : fact.weight_rates) weight_rates.push_back(to_json(rate));
+  for (const LinkFact& link : fact.links) links.push_back(to_json(link));
   return {{"id", fact.id},
           {"name", fact.name},
           {"version", fact.version},
@@ -232,6 +160,9 @@ JsonObject to_json(const NodeFact& fact) {
           {"free_memory_bytes", number(fact.free_memory_bytes)},
           {"decode_bytes_per_second", fact.decode_bytes_per_second},
           {"prefill_flops_per_second", fact.prefill_flops_per_second},
+          {"weight_rates", std::move(weight_rates)},
+          {"links", std::move(links)},
+          {"probe_port", number(fact.probe_port)},
           {"addresses", std::move(addresses)},
           {"models", std::move(models)},
           {"workers", std::move(workers)}};
@@ -275,6 +206,9 @@ Result<NodeFact> node_fact_from_json(const JsonObject& object) {
   SHOAL_TRY(fact.free_memory_bytes, integer<uint64_t>(object, "free_memory_bytes", kMaxBytes));
   SHOAL_TRY(fact.decode_bytes_per_second, measure(object, "decode_bytes_per_second"));
   SHOAL_TRY(fact.prefill_flops_per_second, measure(object, "prefill_flops_per_second"));
+  SHOAL_TRY(fact.weight_rates, weight_rates_from_json(object));
+  SHOAL_TRY(fact.links, links_from_json(object));
+  SHOAL_TRY(fact.probe_port, integer<uint16_t>(object, "probe_port", UINT16_MAX));
   SHOAL_TRY(fact.addresses, list<std::string>(object, "addresses", kMaxAddresses, address));
   SHOAL_TRY(fact.models,
             list<HeldModel>(object, "models", kMaxModels, of_object<HeldModel>("models", held_model)));

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "cluster/bus.h"
+#include "cluster/measured_facts.h"
 
 namespace shoal::cluster {
 
@@ -43,8 +44,11 @@ struct NodeFact {
   uint32_t cores = 0;
   uint64_t total_memory_bytes = 0;
   uint64_t free_memory_bytes = 0;       // that shoal may still use: --memory less what its workers hold
-  double decode_bytes_per_second = 0;   // measured
-  double prefill_flops_per_second = 0;  // measured
+  double decode_bytes_per_second = 0;   // measured; 0: not yet
+  double prefill_flops_per_second = 0;  // measured, of weights of 8 bits; 0: not yet
+  std::vector<WeightRate> weight_rates;
+  std::vector<LinkFact> links;          // from this node to others
+  uint16_t probe_port = 0;              // where others measure their links to it; 0: nowhere
   std::vector<std::string> addresses;   // numeric, where peers reach this node's workers, best first
   std::vector<HeldModel> models;
   std::vector<WorkerFact> workers;
