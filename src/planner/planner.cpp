@@ -99,9 +99,14 @@ Placement describe(const Problem& problem, const Candidate& candidate,
   std::vector<bool> used(problem.devices.size());
   for (const Cut& cut : candidate.cuts) {
     used[cut.device] = true;
-    placement.stages.push_back({problem.devices[cut.device].node, cut.first_layer, cut.end_layer,
-                                problem.stage_memory_bytes(cut.first_layer, cut.end_layer),
-                                problem.stage_seconds(cut.device, cut.first_layer, cut.end_layer)});
+    StagePlan stage{problem.devices[cut.device].node,
+                    cut.first_layer,
+                    cut.end_layer,
+                    problem.stage_memory_bytes(cut.first_layer, cut.end_layer),
+                    problem.stage_seconds(cut.device, cut.first_layer, cut.end_layer),
+                    {}};
+    stage.ranks.push_back({stage.node, 1000, stage.memory_bytes, stage.decode_seconds});
+    placement.stages.push_back(std::move(stage));
   }
   placement.tokens_per_second = candidate.seconds > 0 ? 1 / candidate.seconds : 0;
   placement.first_token_seconds = problem.first_token_seconds(candidate.cuts);
