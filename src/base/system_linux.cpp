@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "base/assert.h"
+#include "base/cgroup_memory.h"
 #include "base/cores.h"
 #include "base/system.h"
 
@@ -21,18 +22,6 @@ uint64_t meminfo_bytes(std::string_view key) {
     if (line.starts_with(key)) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
   }
   return 0;
-}
-
-// cgroup v2 limit or usage of our group; UINT64_MAX when there is none ("max").
-uint64_t cgroup_bytes(const char* name) {
-  std::ifstream self("/proc/self/cgroup");
-  for (std::string line; std::getline(self, line);) {
-    if (!line.starts_with("0::")) continue;
-    std::ifstream file("/sys/fs/cgroup" + line.substr(3) + "/" + name);
-    uint64_t value = 0;
-    if (file >> value) return value;
-  }
-  return UINT64_MAX;
 }
 
 // The least processor time that our cgroup or one above it may have, in cores; UINT_MAX without a limit.
@@ -95,14 +84,10 @@ unsigned usable_core_count() {
   return std::min(static_cast<unsigned>(usable_cores().size()), cgroup_cores());
 }
 
-uint64_t total_memory_bytes() { return std::min(meminfo_bytes("MemTotal:"), cgroup_bytes("memory.max")); }
+uint64_t total_memory_bytes() { return std::min(meminfo_bytes("MemTotal:"), cgroup_memory("/").limit_bytes); }
 
 uint64_t available_memory_bytes() {
-  uint64_t available = meminfo_bytes("MemAvailable:");
-  uint64_t limit = cgroup_bytes("memory.max");
-  if (limit == UINT64_MAX) return available;
-  uint64_t used = cgroup_bytes("memory.current");
-  return std::min(available, used < limit ? limit - used : 0);
+  return std::min(meminfo_bytes("MemAvailable:"), cgroup_memory("/").available_bytes);
 }
 
 std::filesystem::path executable_path() {
