@@ -1,10 +1,10 @@
 #include "matrices.h"
 
-#include <cstring>
 #include <fmt/format.h>
 #include <fstream>
 #include <string>
 
+#include "engine/cpu/sample_matrix.h"
 #include "figures.h"
 
 namespace shoal::bench {
@@ -34,16 +34,6 @@ constexpr Kind kKinds[] = {
     {TensorType::affine4, "MLX 4-bit", UINT32_MAX, TensorType::bf16, 64},
     {TensorType::affine8, "MLX 8-bit", UINT32_MAX, TensorType::bf16, 64},
 };
-
-// Bytes that are finite as a float of any type and no NaN of FP8 or E8M0.
-void fill(std::span<std::byte> bytes) {
-  uint64_t state = 88172645463325252u;
-  for (size_t i = 0; i + 8 <= bytes.size(); i += 8) {
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    const uint64_t value = state & 0x6f6f6f6f6f6f6f6fu;
-    std::memcpy(bytes.data() + i, &value, 8);
-  }
-}
 
 template <class T>
 void put(std::string& to, T value) {
@@ -86,7 +76,7 @@ void write_file(const std::filesystem::path& path, const Kind& kind, uint32_t co
   }
   header.resize((header.size() + 31) / 32 * 32);
   std::vector<std::byte> weights((bytes + 31) / 32 * 32);
-  fill(weights);
+  engine::cpu::fill_with_finite(weights);
   std::ofstream file(path, std::ios::binary);
   file << header;
   for (uint32_t i = 0; i < count; ++i) {
@@ -96,23 +86,8 @@ void write_file(const std::filesystem::path& path, const Kind& kind, uint32_t co
 
 engine::cpu::PackedMatrix random_matrix(const Kind& kind, uint32_t rows, uint32_t columns,
                                         engine::cpu::ThreadPool& pool) {
-  std::vector<std::byte> weights(*formats::tensor_bytes(kind.type, rows, columns)), scales, biases;
-  fill(weights);
-  if (kind.group_columns != 0) {
-    scales.resize(size_t{rows} * columns / kind.group_columns *
-                  formats::type_info(kind.scale_type).block_bytes);
-    biases.resize(scales.size());
-    fill(scales);
-  }
-  engine::cpu::FileMatrix file = {.type = kind.type,
-                                  .file_rows = rows,
-                                  .file_columns = columns,
-                                  .weights = weights,
-                                  .scales = scales,
-                                  .biases = biases,
-                                  .scale_type = kind.scale_type,
-                                  .group_columns = kind.group_columns};
-  return need(engine::cpu::PackedMatrix::pack(file, {.rows = rows, .columns = columns}, pool));
+  return need(
+      engine::cpu::sample_matrix({kind.type, kind.scale_type, kind.group_columns}, rows, columns, pool));
 }
 
 Multiplication::Multiplication(const engine::cpu::PackedMatrix& matrix, uint32_t row_count,
