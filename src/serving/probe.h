@@ -1,16 +1,23 @@
-// A quick measurement of this machine, for the planner's first guess: how fast memory streams and how fast it
-// computes. Takes at most about 200 ms. Observed step times are better, once there are some.
+// How fast this machine reads memory and how fast its kernels multiply, for the planner. Run by a process of
+// its own (`shoal measure`, machine_survey.h), because a node never runs kernels. What else runs on the
+// machine only takes away, so the best of several short goes counts.
 #pragma once
 
-#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "formats/tensor_type.h"
+#include "serving/machine_figures.h"
 
 namespace shoal::serving {
 
-struct MachineFigures {
-  double decode_bytes_per_second = 0;   // weights streamed by all threads together
-  double prefill_flops_per_second = 0;  // multiply-adds times two
-};
+// With so many threads and the engine's kernels of `isa` (empty: the best). Takes at most about 1.5 s, on
+// slow machines for fewer classes of weights. Errors: unsupported (the isa), out_of_memory.
+Result<MachineFigures> measure_machine(unsigned threads, std::string_view isa);
 
-MachineFigures measure_machine(unsigned threads);
+// The class in WeightRate::weights that stands for a type: "q8", "q4", "k", "bf16", "f16", "f32", "mxfp4" or
+// "f8"; empty for types that are no weights.
+std::string_view weight_class(formats::TensorType type);
 
 }  // namespace shoal::serving
