@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "base/limits.h"
@@ -22,9 +23,12 @@ struct LinkOptions {
   uint32_t window_units = 16384;  // per channel and direction, of 4 KiB: 64 MiB
   Duration heartbeat = milliseconds(limits::kHeartbeatMs);
   Duration lease = milliseconds(limits::kLeaseMs);
-  Duration spin = default_spin();  // how long a waiting thread looks before it sleeps
+  // How long a waiting thread looks before it sleeps; less while others want its core (spin_budget.h).
+  Duration spin = microseconds(50);
+  // Between processes of one machine and user, when the handshake of a TCP Link finds them so.
+  bool shared_memory = true;
 
-  // 50 µs, or 5 µs where there are so few cores that a spinning thread takes one from somebody who computes.
+  // For a waiting thread that does not learn whether others want its core: 5 µs where there are few.
   static Duration default_spin();
 };
 
@@ -36,7 +40,8 @@ class Link {
  public:
   virtual ~Link() = default;  // without close() before it, the peer counts us as lost
 
-  virtual const std::string& peer() const = 0;  // as named in errors: "rank 1 at 10.0.0.2:4100"
+  virtual std::string_view kind() const { return "other"; }  // "tcp", "shm", …: for figures and people
+  virtual const std::string& peer() const = 0;               // as named in errors: "rank 1 at 10.0.0.2:4100"
 
   virtual Result<Buffer> allocate(size_t bytes) = 0;
 

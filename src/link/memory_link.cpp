@@ -146,6 +146,7 @@ class MemoryLink final : public Link {
     if (!queues().close_sent()) wire_->fail_both("one end is gone");
   }
 
+  std::string_view kind() const override { return "memory"; }
   const std::string& peer() const override { return peer_; }
   Result<Buffer> allocate(size_t bytes) override { return pool_->allocate(bytes); }
 

@@ -34,6 +34,7 @@ class ShapedLink final : public Link {
     carrier_.join();
   }
 
+  std::string_view kind() const override { return inner_->kind(); }
   const std::string& peer() const override { return inner_->peer(); }
   Result<Buffer> allocate(size_t bytes) override { return inner_->allocate(bytes); }
 

@@ -8,12 +8,15 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/system.h"
+#include "link/stream_link.h"
 #include "link/tcp_handshake.h"
 #include "link/tcp_link.h"
+#include "link/tcp_stream.h"
 
 namespace shoal::link {
 namespace {
 
+constexpr uint64_t kPoolBytes = 2 * limits::kGiB;
 constexpr Duration kFirstPause = milliseconds(50);  // doubled after every round that fails
 constexpr Duration kLongestPause = milliseconds(800);
 constexpr Duration kConnectTimeout = seconds(2);
@@ -36,9 +39,9 @@ Result<FileDescriptor> call(const SocketAddress& address, const Hello& hello, co
 
 Result<std::unique_ptr<Link>> finish_link(FileDescriptor data, FileDescriptor control, std::string peer,
                                           const LinkOptions& options) {
-  auto link = make_tcp_link(std::move(data), std::move(control), std::move(peer), options);
-  if (!link) return fail(ErrorCode::io, "cannot create a socket pair for a link");
-  return link;
+  auto stream = std::make_unique<TcpStream>(std::move(data), std::move(peer), options.window_units,
+                                            BufferPool::create(kPoolBytes));
+  return make_stream_link(std::move(stream), std::move(control), options);
 }
 
 Result<std::unique_ptr<Link>> try_address(const SocketAddress& address, const Credentials& credentials,

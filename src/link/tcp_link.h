@@ -51,8 +51,4 @@ class TcpLinkListener {
   uint16_t port_;
 };
 
-// A Link over two connected sockets whose other ends make one too. What the two functions above return.
-std::unique_ptr<Link> make_tcp_link(FileDescriptor data, FileDescriptor control, std::string peer,
-                                    const LinkOptions& options);
-
 }  // namespace shoal::link

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fmt/format.h>
+#include <poll.h>
 
 #include "base/socket.h"
 
@@ -15,15 +15,8 @@ constexpr size_t kMaxBytesPerCall = 8 << 20;
 
 TcpStream::TcpStream(FileDescriptor socket, std::string peer, uint32_t window_units,
                      std::shared_ptr<BufferPool> pool)
-    : socket_(std::move(socket)),
-      peer_(peer),
-      queues_(std::move(peer), window_units),
-      pool_(std::move(pool)),
+    : FrameStream(std::move(socket), peer, FrameQueues(peer, window_units), std::move(pool)),
       staging_(std::make_unique_for_overwrite<std::array<std::byte, kStagingBytes>>()) {}
-
-std::unexpected<Error> TcpStream::lost(const std::string& why) const {
-  return fail(ErrorCode::unavailable, fmt::format("link to {} lost: {}", peer_, why));
-}
 
 Result<bool> TcpStream::send_ready() {
   bool moved = false;
@@ -77,8 +70,7 @@ Result<size_t> TcpStream::read_some() {
     case TransferStatus::failed:
       return lost(std::strerror(errno));
     case TransferStatus::ended:
-      if (!queues_.peer_closed() && !queues_.close_sent()) return lost("the peer ended without a goodbye");
-      ended_ = true;
+      SHOAL_TRY_VOID(meet_end());
       return 0;
     case TransferStatus::moved:
       break;
@@ -115,11 +107,9 @@ Result<> TcpStream::finish_frame() {
   return queues_.deliver(header, std::exchange(payload_, Buffer()));
 }
 
-void TcpStream::end_sending() {
-  ::shutdown(socket_.get(), SHUT_WR);
-}
-void TcpStream::cut() {
-  ::shutdown(socket_.get(), SHUT_RDWR);
+std::optional<short> TcpStream::watch(Interest interest) {
+  const int incoming = interest == Interest::everything ? POLLIN : 0;
+  return static_cast<short>(incoming | (wants_to_write() ? POLLOUT : 0));
 }
 
 }  // namespace shoal::link

@@ -1,4 +1,4 @@
-#include "link/tcp_link.h"
+#include "link/stream_link.h"
 
 #include <algorithm>
 #include <array>
@@ -8,12 +8,12 @@
 #include <poll.h>
 #include <thread>
 
-#include "link/tcp_stream.h"
+#include "base/socket.h"
+#include "link/spin_budget.h"
 
 namespace shoal::link {
 namespace {
 
-constexpr uint64_t kPoolBytes = 2 * limits::kGiB;
 constexpr Duration kRecently = milliseconds(50);
 constexpr Duration kNap = milliseconds(2);
 
@@ -25,28 +25,28 @@ void relax_processor() {
 #endif
 }
 
-// Who moves the bytes: a thread that waits in send() or receive() becomes the driver and polls the data
-// socket itself, so a frame costs no hand-over between threads. The others follow: they wait until the driver
-// tells them of a change. While nobody waits (the users compute), the keeper, a thread of our own that also
-// exchanges heartbeats, moves them. The keeper notices a driver's leaving by looking every kNap; only after a
-// longer pause does the driver wake it.
-class TcpLink final : public Link {
+// Who moves the bytes: a thread that waits in send() or receive() becomes the driver and looks at the stream
+// itself, so a frame costs no hand-over between threads. The others follow: they wait until the driver tells
+// them of a change. While nobody waits (the users compute), the keeper, a thread of our own that also
+// exchanges heartbeats, moves them. While a Link is in use the keeper only looks every kNap, lest every frame
+// wake it on a core where somebody computes; it stays awake for a transfer that it alone moves.
+class StreamLink final : public Link {
  public:
-  TcpLink(FileDescriptor data, FileDescriptor control, std::string peer, const LinkOptions& options)
+  StreamLink(std::unique_ptr<FrameStream> stream, FileDescriptor control, const LinkOptions& options)
       : options_(options),
-        peer_(peer),
-        pool_(BufferPool::create(kPoolBytes)),
-        stream_(std::move(data), std::move(peer), options.window_units, pool_),
+        peer_(stream->peer()),
+        stream_(std::move(stream)),
+        spin_(options.spin),
         control_(std::move(control)) {}
 
-  ~TcpLink() override {
+  ~StreamLink() override {
     {
       std::lock_guard lock(mutex_);
       stopping_ = true;
       wake_keeper();
     }
     if (keeper_.joinable()) keeper_.join();
-    stream_.cut();
+    stream_->cut();
   }
 
   Result<> start() {
@@ -57,7 +57,8 @@ class TcpLink final : public Link {
   }
 
   const std::string& peer() const override { return peer_; }
-  Result<Buffer> allocate(size_t bytes) override { return pool_->allocate(bytes); }
+  std::string_view kind() const override { return stream_->kind(); }
+  Result<Buffer> allocate(size_t bytes) override { return stream_->pool().allocate(bytes); }
 
   Result<> send(Frame frame, TimePoint deadline) override;
   Result<std::optional<Frame>> receive(uint8_t channel, TimePoint deadline) override;
@@ -65,7 +66,7 @@ class TcpLink final : public Link {
   void abort() override;
 
  private:
-  FrameQueues& queues() { return stream_.queues(); }
+  FrameQueues& queues() { return stream_->queues(); }
   std::unexpected<Error> goodbye_error() const {
     return fail(ErrorCode::cancelled, fmt::format("link to {}: it was closed", peer_));
   }
@@ -74,7 +75,7 @@ class TcpLink final : public Link {
   template <class Done>
   Result<bool> wait(std::unique_lock<std::mutex>& lock, TimePoint deadline, Done done);
   void follow(std::unique_lock<std::mutex>& lock, TimePoint deadline);
-  void drive(std::unique_lock<std::mutex>& lock, TimePoint deadline, bool spin);
+  void drive(std::unique_lock<std::mutex>& lock, TimePoint deadline, TimePoint now);
   void progress();
   void note(Result<bool> moved);
   void send_ready();
@@ -90,16 +91,17 @@ class TcpLink final : public Link {
 
   const LinkOptions options_;
   const std::string peer_;
-  const std::shared_ptr<BufferPool> pool_;
 
   std::mutex mutex_;  // guards everything below
   std::condition_variable changed_;
-  TcpStream stream_;
+  const std::unique_ptr<FrameStream> stream_;
+  SpinBudget spin_;
   std::optional<Error> failure_;
   bool driver_ = false;
   unsigned followers_ = 0;
   unsigned room_waiters_ = 0;  // threads that wait for frames to leave, the driver perhaps among them
   bool moved_ = false;         // since the last progress()
+  bool keeper_moves_ = false;  // the keeper moved something when it last looked
   TimePoint last_activity_{};
 
   FileDescriptor control_;
@@ -112,7 +114,7 @@ class TcpLink final : public Link {
   std::thread keeper_;
 };
 
-Result<> TcpLink::send(Frame frame, TimePoint deadline) {
+Result<> StreamLink::send(Frame frame, TimePoint deadline) {
   if (frame.payload.size() > limits::kMaxFrameBytes || frame.channel >= kChannels) {
     return fail(ErrorCode::limit_exceeded, fmt::format("link to {}: a frame of {} bytes on channel {}", peer_,
                                                        frame.payload.size(), frame.channel));
@@ -131,61 +133,62 @@ Result<> TcpLink::send(Frame frame, TimePoint deadline) {
   queues().push(std::move(frame));
   send_ready();
   if (failure_) return std::unexpected(*failure_);
-  if (stream_.wants_to_write()) wake_keeper();
+  if (stream_->wants_to_write()) wake_keeper();
   return {};
 }
 
-Result<std::optional<Frame>> TcpLink::receive(uint8_t channel, TimePoint deadline) {
+Result<std::optional<Frame>> StreamLink::receive(uint8_t channel, TimePoint deadline) {
   std::unique_lock lock(mutex_);
   std::optional<Frame> frame;
   auto ready = [&] {
     frame = queues().take(channel);
-    return frame.has_value() || queues().peer_closed() || stream_.ended();
+    return frame.has_value() || queues().peer_closed() || stream_->ended();
   };
   SHOAL_TRY(bool done, wait(lock, deadline, ready));
   if (done && !frame) return goodbye_error();
   if (frame) {
     send_ready();  // perhaps credit is due
-    if (stream_.wants_to_write()) wake_keeper();
+    if (stream_->wants_to_write()) wake_keeper();
   }
   return frame;
 }
 
-Result<> TcpLink::close(TimePoint deadline) {
+Result<> StreamLink::close(TimePoint deadline) {
   std::unique_lock lock(mutex_);
   if (failure_) return std::unexpected(*failure_);
   queues().push_close();
   send_ready();  // another thread may be the driver
-  auto said = [&] { return queues().peer_closed() || (queues().close_sent() && !stream_.wants_to_write()); };
+  auto said = [&] { return queues().peer_closed() || (queues().close_sent() && !stream_->wants_to_write()); };
   ++room_waiters_;
   auto waited = wait(lock, deadline, said);
   --room_waiters_;
   SHOAL_TRY(bool done, std::move(waited));
-  stream_.end_sending();
+  stream_->end_sending();
   if (done) {
     // Reading to the end keeps the system from resetting the connection over bytes that nobody read.
-    SHOAL_TRY(done, wait(lock, deadline, [&] { return stream_.ended(); }));
+    SHOAL_TRY(done, wait(lock, deadline, [&] { return stream_->ended(); }));
   }
   if (!done) return fail(ErrorCode::timeout, fmt::format("link to {}: no end of it in time", peer_));
   return {};
 }
 
-void TcpLink::abort() {
+void StreamLink::abort() {
   std::lock_guard lock(mutex_);
   fail_with({ErrorCode::unavailable, fmt::format("link to {} lost: ended on this side", peer_), ""});
 }
 
 template <class Done>
-Result<bool> TcpLink::wait(std::unique_lock<std::mutex>& lock, TimePoint deadline, Done done) {
-  TimePoint spin_end{};
+Result<bool> StreamLink::wait(std::unique_lock<std::mutex>& lock, TimePoint deadline, Done done) {
+  bool began = false;
   while (true) {
     moved_ = false;
     if (!driver_) progress();  // a driver in poll() would not hear of what another thread has read
     bool is_done = done();
     TimePoint now = std::chrono::steady_clock::now();
-    if (spin_end == TimePoint{}) spin_end = now + options_.spin;
+    if (!driver_ && !std::exchange(began, true)) spin_.begin(now);
     bool late = now >= deadline;
     if (is_done || failure_ || late) {
+      if (began && !driver_) spin_.end();
       if (followers_ != 0) changed_.notify_all();  // one of them drives next
       if (keeper_blind_) wake_keeper();
       if (is_done || !failure_) return is_done;
@@ -195,12 +198,12 @@ Result<bool> TcpLink::wait(std::unique_lock<std::mutex>& lock, TimePoint deadlin
     if (driver_) {
       follow(lock, deadline);
     } else {
-      drive(lock, deadline, now < spin_end);
+      drive(lock, deadline, now);
     }
   }
 }
 
-void TcpLink::follow(std::unique_lock<std::mutex>& lock, TimePoint deadline) {
+void StreamLink::follow(std::unique_lock<std::mutex>& lock, TimePoint deadline) {
   ++followers_;
   if (deadline == TimePoint::max()) {
     changed_.wait(lock);
@@ -210,59 +213,71 @@ void TcpLink::follow(std::unique_lock<std::mutex>& lock, TimePoint deadline) {
   --followers_;
 }
 
-void TcpLink::drive(std::unique_lock<std::mutex>& lock, TimePoint deadline, bool spin) {
-  driver_ = true;
-  auto events = static_cast<short>(POLLIN | (stream_.wants_to_write() ? POLLOUT : 0));
-  std::array<pollfd, 2> watched = {pollfd{stream_.fd(), events, 0},
-                                   pollfd{driver_wake_.second.get(), POLLIN, 0}};
-  lock.unlock();
-  if (spin) {
-    relax_processor();
-  } else {
-    ::poll(watched.data(), watched.size(), poll_milliseconds(deadline));
+void StreamLink::drive(std::unique_lock<std::mutex>& lock, TimePoint deadline, TimePoint now) {
+  if (spin_.may_look_again(now)) {
+    const bool offer = spin_.offer_core(now);
+    driver_ = true;
+    lock.unlock();
+    if (offer) {
+      std::this_thread::yield();
+    } else {
+      relax_processor();
+    }
+    lock.lock();
+    driver_ = false;
+    return;
   }
+  const std::optional<short> events = stream_->watch(Interest::everything);
+  if (!events) return;
+  std::array<pollfd, 2> watched = {pollfd{stream_->fd(), *events, 0},
+                                   pollfd{driver_wake_.second.get(), POLLIN, 0}};
+  driver_ = true;
+  lock.unlock();
+  ::poll(watched.data(), watched.size(), poll_milliseconds(deadline));
   lock.lock();
+  spin_.begin(std::chrono::steady_clock::now());  // what woke us may be the first of more
+  if (watched[0].revents != 0) stream_->woken();
   if (watched[1].revents != 0) drain(driver_wake_.second);
   driver_ = false;
 }
 
 // Moves what may leave; for threads that are not the driver.
-void TcpLink::send_ready() {
+void StreamLink::send_ready() {
   if (failure_ || queues().peer_closed()) return;
-  note(stream_.send_ready());
+  note(stream_->send_ready());
   if (room_waiters_ != 0) {
     changed_.notify_all();
     if (driver_) signal(driver_wake_.first);
   }
 }
 
-void TcpLink::progress() {
+void StreamLink::progress() {
   if (failure_) return;
-  note(stream_.receive_ready());
+  note(stream_->receive_ready());
   if (queues().peer_closed()) {
-    if (!queues().close_sent()) stream_.end_sending();
+    if (!queues().close_sent()) stream_->end_sending();
     return;
   }
-  if (!failure_) note(stream_.send_ready());
+  if (!failure_) note(stream_->send_ready());
 }
 
-void TcpLink::note(Result<bool> moved) {
+void StreamLink::note(Result<bool> moved) {
   if (!moved) return fail_with(std::move(moved).error());
   if (!*moved) return;
   moved_ = true;
   last_activity_ = std::chrono::steady_clock::now();
 }
 
-void TcpLink::fail_with(Error error) {
+void StreamLink::fail_with(Error error) {
   if (failure_) return;
   failure_ = std::move(error);
-  stream_.cut();  // wakes the driver and tells the peer
+  stream_->cut();  // wakes the driver and tells the peer
   ::shutdown(control_.get(), SHUT_RDWR);
   changed_.notify_all();
   wake_keeper();
 }
 
-void TcpLink::keep() {
+void StreamLink::keep() {
   std::unique_lock lock(mutex_);
   TimePoint last_look = last_heard_ = next_beat_ = std::chrono::steady_clock::now();
   while (!stopping_) {
@@ -270,41 +285,47 @@ void TcpLink::keep() {
     // A pause of our own (the machine slept, the process was stopped) is not the peer's silence.
     if (now - last_look > options_.lease / 2) last_heard_ = now;
     last_look = now;
-    if (!failure_ && !stream_.ended()) exchange_heartbeats(now);
+    if (!failure_ && !stream_->ended()) exchange_heartbeats(now);
     keep_watch(lock, now);
-    if (failure_ || stream_.ended()) continue;
+    if (failure_ || stream_->ended()) continue;
     read_heartbeats();
     moved_ = false;
     if (!driver_) {
       progress();
+      keeper_moves_ = moved_;
       if (moved_ && followers_ != 0) changed_.notify_all();
-    } else if (stream_.wants_to_write()) {
+    } else if (stream_->wants_to_write()) {
       send_ready();
     }
   }
 }
 
 // Sleeps until something may have to be done.
-void TcpLink::keep_watch(std::unique_lock<std::mutex>& lock, TimePoint now) {
+void StreamLink::keep_watch(std::unique_lock<std::mutex>& lock, TimePoint now) {
   std::array<pollfd, 3> watched = {pollfd{wake_.second.get(), POLLIN, 0}, pollfd{-1, 0, 0}, pollfd{-1, 0, 0}};
   TimePoint until = TimePoint::max();
-  if (!failure_ && !stream_.ended()) {
-    bool active = now - last_activity_ < kRecently;
+  if (!failure_ && !stream_->ended()) {
+    const bool active = now - last_activity_ < kRecently;
     keeper_blind_ = driver_ && !active;
     until = std::min(next_beat_, last_heard_ + options_.lease);
-    if (driver_ && active) until = std::min(until, now + kNap);
     if (control_.valid()) watched[1] = {control_.get(), POLLIN, 0};
-    auto events = static_cast<short>((driver_ ? 0 : POLLIN) | (stream_.wants_to_write() ? POLLOUT : 0));
-    if (events != 0) watched[2] = {stream_.fd(), events, 0};
+    const bool nap = active && (driver_ || !(keeper_moves_ || stream_->wants_to_write()));
+    if (nap) until = std::min(until, now + kNap);
+    std::optional<short> events = 0;
+    if (!driver_ && !nap) events = stream_->watch(Interest::everything);
+    if (driver_ && stream_->wants_to_write()) events = stream_->watch(Interest::room);
+    if (!events) return;
+    if (*events != 0) watched[2] = {stream_->fd(), *events, 0};
   }
   lock.unlock();
   ::poll(watched.data(), watched.size(), poll_milliseconds(until));
   lock.lock();
   keeper_blind_ = false;
   if (watched[0].revents != 0) drain(wake_.second);
+  if (watched[2].revents != 0 && !driver_) stream_->woken();
 }
 
-void TcpLink::exchange_heartbeats(TimePoint now) {
+void StreamLink::exchange_heartbeats(TimePoint now) {
   read_heartbeats();
   last_heard_ = std::max(last_heard_, last_activity_);
   if (now >= next_beat_) {
@@ -319,7 +340,7 @@ void TcpLink::exchange_heartbeats(TimePoint now) {
              ""});
 }
 
-void TcpLink::read_heartbeats() {
+void StreamLink::read_heartbeats() {
   std::array<std::byte, 64> beats;
   while (control_.valid()) {
     Transfer transfer = receive_some(control_.get(), beats);
@@ -333,23 +354,23 @@ void TcpLink::read_heartbeats() {
   }
 }
 
-void TcpLink::signal(const FileDescriptor& wake) {
+void StreamLink::signal(const FileDescriptor& wake) {
   std::byte byte{1};
   iovec part{&byte, 1};
   send_some(wake.get(), std::span(&part, 1));
 }
 
-void TcpLink::drain(const FileDescriptor& wake) {
+void StreamLink::drain(const FileDescriptor& wake) {
   std::array<std::byte, 64> drained;
   receive_some(wake.get(), drained);
 }
 
 }  // namespace
 
-std::unique_ptr<Link> make_tcp_link(FileDescriptor data, FileDescriptor control, std::string peer,
-                                    const LinkOptions& options) {
-  auto link = std::make_unique<TcpLink>(std::move(data), std::move(control), std::move(peer), options);
-  if (auto started = link->start(); !started) return nullptr;
+Result<std::unique_ptr<Link>> make_stream_link(std::unique_ptr<FrameStream> stream, FileDescriptor control,
+                                               const LinkOptions& options) {
+  auto link = std::make_unique<StreamLink>(std::move(stream), std::move(control), options);
+  SHOAL_TRY_VOID(link->start());
   return link;
 }
 
