@@ -74,8 +74,8 @@ Result<FrameHeader> decode_header(const HeaderBytes& raw) {
   return header;
 }
 
-FrameQueues::FrameQueues(std::string peer, uint32_t window_units)
-    : peer_(std::move(peer)), window_units_(window_units) {
+FrameQueues::FrameQueues(std::string peer, uint32_t window_units, Checksum checksum)
+    : peer_(std::move(peer)), window_units_(window_units), checksum_(checksum) {
   SHOAL_ASSERT(window_units >= 2);
   for (Channel& channel : channels_) channel.owed = window_units;
 }
@@ -127,7 +127,7 @@ std::optional<OutgoingFrame> FrameQueues::next_credit() {
 OutgoingFrame FrameQueues::seal(FrameHeader header, Buffer payload) {
   header.sequence = send_sequence_++;
   header.length = static_cast<uint32_t>(payload.size());
-  header.payload_crc = crc32c(payload.view());
+  header.payload_crc = checksum_ == Checksum::of_everything ? crc32c(payload.view()) : 0;
   return {encode_header(header), std::move(payload)};
 }
 
@@ -174,7 +174,7 @@ Result<> FrameQueues::deliver(const FrameHeader& header, Buffer payload) {
     case FrameType::data:
       break;
   }
-  if (crc32c(payload.view()) != header.payload_crc) {
+  if (checksum_ == Checksum::of_everything && crc32c(payload.view()) != header.payload_crc) {
     return violated(fmt::format("frame {} damaged: its CRC does not match", header.sequence));
   }
   channel.incoming.push_back({header.channel, header.step, std::move(payload)});

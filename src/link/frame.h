@@ -51,11 +51,14 @@ struct OutgoingFrame {
   Buffer payload;
 };
 
+// What is protected: headers always; payloads where something lies between the ends that could damage them.
+enum class Checksum : uint8_t { of_everything, of_headers };
+
 class FrameQueues {
  public:
   // `peer` is named in errors. The window (at least 2 units per channel) bounds what waits here to be taken,
   // and what waits here to be sent.
-  FrameQueues(std::string peer, uint32_t window_units);
+  FrameQueues(std::string peer, uint32_t window_units, Checksum checksum = Checksum::of_everything);
 
   bool has_room(uint8_t channel) const;
   void push(Frame frame);                 // has_room(channel) must hold
@@ -86,6 +89,7 @@ class FrameQueues {
 
   std::string peer_;
   uint32_t window_units_;
+  Checksum checksum_;
   std::array<Channel, kChannels> channels_;
   uint8_t turn_ = 0;  // the channel to look at first, for fairness
   uint32_t send_sequence_ = 0;

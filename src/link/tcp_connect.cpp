@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/system.h"
+#include "link/shm_stream.h"
 #include "link/stream_link.h"
 #include "link/tcp_handshake.h"
 #include "link/tcp_link.h"
@@ -30,48 +31,78 @@ std::string name_of(uint32_t rank, const std::string& address) {
   return fmt::format("rank {} at {}", rank, address);
 }
 
-Result<FileDescriptor> call(const SocketAddress& address, const Hello& hello, const std::string& peer,
-                            TimePoint deadline) {
+struct Answered {
+  FileDescriptor socket;
+  Hello answer;
+};
+
+Result<Answered> call(const SocketAddress& address, const Hello& hello, const std::string& peer,
+                      TimePoint deadline) {
   SHOAL_TRY(FileDescriptor socket, connect_tcp(address, std::min(deadline, now() + kConnectTimeout)));
-  SHOAL_TRY_VOID(introduce(socket, hello, peer, std::min(deadline, now() + kHandshakeTimeout)));
-  return socket;
+  SHOAL_TRY(Hello answer, introduce(socket, hello, peer, std::min(deadline, now() + kHandshakeTimeout)));
+  return Answered{std::move(socket), std::move(answer)};
 }
 
-Result<std::unique_ptr<Link>> finish_link(FileDescriptor data, FileDescriptor control, std::string peer,
+// What two ends have of each other when they met.
+struct Meeting {
+  FileDescriptor data;
+  FileDescriptor control;
+  SharedSegment segment;  // without bytes: over TCP
+};
+
+Result<std::unique_ptr<Link>> finish_link(Meeting meeting, ShmEnd end, std::string peer,
                                           const LinkOptions& options) {
-  auto stream = std::make_unique<TcpStream>(std::move(data), std::move(peer), options.window_units,
-                                            BufferPool::create(kPoolBytes));
-  return make_stream_link(std::move(stream), std::move(control), options);
+  auto pool = BufferPool::create(kPoolBytes);
+  std::unique_ptr<FrameStream> stream;
+  if (meeting.segment.bytes().empty()) {
+    stream = std::make_unique<TcpStream>(std::move(meeting.data), std::move(peer), options.window_units,
+                                         std::move(pool));
+  } else {
+    stream = std::make_unique<ShmStream>(std::move(meeting.segment), end, std::move(meeting.data),
+                                         std::move(peer), options.window_units, std::move(pool));
+  }
+  return make_stream_link(std::move(stream), std::move(meeting.control), options);
+}
+
+uint64_t domain(const LinkOptions& options) {
+  return options.shared_memory ? sharing_domain() : 0;
 }
 
 Result<std::unique_ptr<Link>> try_address(const SocketAddress& address, const Credentials& credentials,
                                           TimePoint deadline, const LinkOptions& options) {
   std::string peer = name_of(credentials.peer_rank, address.text());
-  Hello hello{Purpose::data, random_u64(), credentials};
-  SHOAL_TRY(FileDescriptor data, call(address, hello, peer, deadline));
+  Hello hello{Purpose::data, random_u64(), credentials, domain(options)};
+  Meeting meeting;
+  SHOAL_TRY(Answered data, call(address, hello, peer, deadline));
+  meeting.data = std::move(data.socket);
+  if (hello.sharing_domain != 0 && data.answer.sharing_domain == hello.sharing_domain) {
+    auto segment = SharedSegment::open(data.answer.segment, ShmStream::kSegmentBytes);
+    if (segment) {
+      meeting.segment = *std::move(segment);
+      hello.segment = data.answer.segment;
+    }
+  }
   hello.purpose = Purpose::control;
-  SHOAL_TRY(FileDescriptor control, call(address, hello, peer, deadline));
-  return finish_link(std::move(data), std::move(control), peer, options);
+  SHOAL_TRY(Answered control, call(address, hello, peer, deadline));
+  meeting.control = std::move(control.socket);
+  return finish_link(std::move(meeting), ShmEnd::opener, peer, options);
 }
 
 // Callers at a listener: strangers until their hello proves them, then halves of a Link until both are there.
 class Reception {
  public:
-  Reception(const std::vector<FileDescriptor>& listeners, const Credentials& credentials)
-      : listeners_(listeners), credentials_(credentials) {}
+  Reception(const std::vector<FileDescriptor>& listeners, const Credentials& credentials,
+            uint64_t sharing_domain)
+      : listeners_(listeners), credentials_(credentials), sharing_domain_(sharing_domain) {}
 
-  struct Pair {
-    FileDescriptor data;
-    FileDescriptor control;
-  };
   // Serves the callers until two of them make a Link.
-  Result<Pair> wait(TimePoint deadline) {
+  Result<Meeting> wait(TimePoint deadline) {
     while (now() < deadline) {
       std::erase_if(callers_, [](const Caller& caller) { return now() >= caller.deadline; });
       sleep(deadline);
       for (const FileDescriptor& listener : listeners_) admit(listener);
       std::erase_if(callers_, [this](Caller& caller) { return !caller.proven && !listen_to(caller); });
-      if (auto pair = match()) return std::move(*pair);
+      if (auto meeting = match()) return std::move(*meeting);
     }
     return fail(ErrorCode::timeout, fmt::format("rank {} did not connect in time", credentials_.peer_rank));
   }
@@ -82,6 +113,7 @@ class Reception {
     TimePoint deadline;
     HelloReceiver receiver;
     std::optional<Hello> proven;
+    SharedSegment segment = {};  // offered to it
   };
 
   void sleep(TimePoint deadline) {
@@ -99,7 +131,7 @@ class Reception {
       auto socket = accept_tcp(listener);
       if (!socket || !socket->valid()) return;  // out of descriptors counts as nobody there
       if (callers_.size() >= kMaxCallers) callers_.erase(callers_.begin());
-      callers_.push_back({std::move(*socket), now() + kHandshakeTimeout, {}, {}});
+      callers_.push_back({std::move(*socket), now() + kHandshakeTimeout, {}, {}, {}});
     }
   }
 
@@ -115,24 +147,39 @@ class Reception {
       return false;
     }
     caller.proven = std::move(**hello);
-    return answer(caller.socket, {caller.proven->purpose, caller.proven->nonce, credentials_}).has_value();
+    Hello reply{caller.proven->purpose, caller.proven->nonce, credentials_, sharing_domain_};
+    if (reply.purpose == Purpose::data && sharing_domain_ != 0 &&
+        caller.proven->sharing_domain == sharing_domain_) {
+      if (auto segment = SharedSegment::create(ShmStream::kSegmentBytes))
+        caller.segment = *std::move(segment);
+      reply.segment = caller.segment.name();
+    }
+    return answer(caller.socket, reply).has_value();
   }
 
-  std::optional<Pair> match() {
+  std::optional<Meeting> match() {
     for (Caller& data : callers_) {
       if (!data.proven || data.proven->purpose != Purpose::data) continue;
       for (Caller& control : callers_) {
         if (!control.proven || control.proven->purpose != Purpose::control) continue;
-        if (control.proven->nonce == data.proven->nonce) {
-          return Pair{std::move(data.socket), std::move(control.socket)};
-        }
+        if (control.proven->nonce == data.proven->nonce) return meet(data, control);
       }
     }
     return std::nullopt;
   }
 
+  Meeting meet(Caller& data, Caller& control) {
+    Meeting meeting{std::move(data.socket), std::move(control.socket), {}};
+    if (!control.proven->segment.empty() && control.proven->segment == data.segment.name()) {
+      meeting.segment = std::move(data.segment);
+      meeting.segment.hide();
+    }
+    return meeting;
+  }
+
   const std::vector<FileDescriptor>& listeners_;
   const Credentials& credentials_;
+  const uint64_t sharing_domain_;
   std::vector<Caller> callers_;
   bool warned_ = false;
 };
@@ -185,9 +232,9 @@ Result<TcpLinkListener> TcpLinkListener::open(const std::vector<std::string>& ad
 
 Result<std::unique_ptr<Link>> TcpLinkListener::accept(const Credentials& credentials, TimePoint deadline,
                                                       const LinkOptions& options) {
-  SHOAL_TRY(Reception::Pair pair, Reception(sockets_, credentials).wait(deadline));
-  return finish_link(std::move(pair.data), std::move(pair.control),
-                     fmt::format("rank {}", credentials.peer_rank), options);
+  SHOAL_TRY(Meeting meeting, Reception(sockets_, credentials, domain(options)).wait(deadline));
+  return finish_link(std::move(meeting), ShmEnd::creator, fmt::format("rank {}", credentials.peer_rank),
+                     options);
 }
 
 }  // namespace shoal::link

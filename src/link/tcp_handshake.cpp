@@ -9,8 +9,9 @@ namespace shoal::link {
 namespace {
 
 constexpr uint32_t kHelloMagic = 0x4c4f4853;  // "SHOL"
-constexpr uint16_t kVersion = 1;
+constexpr uint16_t kVersion = 2;
 constexpr uint64_t kMaxTextBytes = 256;
+constexpr uint64_t kMaxSegmentNameBytes = 64;
 constexpr size_t kLengthBytes = 4;
 
 bool equal_in_constant_time(std::string_view expected, std::string_view given) {
@@ -35,6 +36,8 @@ Bytes encode_hello(const Hello& hello) {
   body.write(hello.credentials.peer_rank);
   body.write_text(hello.credentials.instance);
   body.write_text(hello.credentials.secret);
+  body.write(hello.sharing_domain);
+  body.write_text(hello.segment);
   ByteWriter whole;
   whole.write(static_cast<uint32_t>(body.bytes().size()));
   whole.append(body.bytes());
@@ -58,6 +61,8 @@ Result<Hello> decode_hello(ByteView body) {
   SHOAL_TRY(hello.credentials.peer_rank, reader.read<uint32_t>());
   SHOAL_TRY(hello.credentials.instance, reader.read_text(kMaxTextBytes));
   SHOAL_TRY(hello.credentials.secret, reader.read_text(kMaxTextBytes));
+  SHOAL_TRY(hello.sharing_domain, reader.read<uint64_t>());
+  SHOAL_TRY(hello.segment, reader.read_text(kMaxSegmentNameBytes));
   if (reader.remaining() != 0) return fail(ErrorCode::malformed, "hello with bytes behind it");
   return hello;
 }
@@ -69,8 +74,8 @@ bool proves(const Credentials& own, const Hello& hello) {
          other.rank == own.peer_rank && other.peer_rank == own.rank;
 }
 
-Result<> introduce(const FileDescriptor& socket, const Hello& hello, const std::string& peer,
-                   TimePoint deadline) {
+Result<Hello> introduce(const FileDescriptor& socket, const Hello& hello, const std::string& peer,
+                        TimePoint deadline) {
   SHOAL_TRY_VOID(answer(socket, hello));
   HelloReceiver receiver;
   while (true) {
@@ -81,7 +86,7 @@ Result<> introduce(const FileDescriptor& socket, const Hello& hello, const std::
                   "its instance, epoch or secret may differ");
     }
     if (*reply) {
-      if (proves(hello.credentials, **reply) && (*reply)->nonce == hello.nonce) return {};
+      if (proves(hello.credentials, **reply) && (*reply)->nonce == hello.nonce) return std::move(**reply);
       return fail(ErrorCode::unavailable, fmt::format("{} is not the peer it should be", peer));
     }
     if (!wait_readable(socket.get(), deadline)) {
