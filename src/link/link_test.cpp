@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "link/fake_verbs.h"
 #include "link/memory_link.h"
 #include "link/shaped_link.h"
 #include "link/tcp_link.h"
@@ -70,6 +71,31 @@ Pair shm_pair(const LinkOptions& options) {
   Pair pair = pair_through_proxy(options, "shm");
   pair.damage_next = nullptr;  // nothing lies between the two ends
   return pair;
+}
+
+// RDMA over the fake provider, with tcp for heartbeats.
+Pair verbs_pair(const LinkOptions& options, const FakeVerbsOptions& provider) {
+  auto fake = std::make_shared<FakeVerbs>(provider);
+  Pair pair = tcp_pair(options);
+  VerbsUpgrades both = upgrade_both(*fake, std::move(pair.a), std::move(pair.b), options);
+  if (!both.first || !both.second || !both.first->upgraded()) throw std::runtime_error("it is still tcp");
+  pair.a = std::move(both.first->link);
+  pair.b = std::move(both.second->link);
+  pair.freeze_b = [fake, freeze_tcp = std::move(pair.freeze_b)] {
+    fake->freeze();
+    freeze_tcp();
+  };
+  constexpr size_t kInPayload = 100;  // behind the headers of chunk and frame
+  pair.damage_next = [fake] { fake->damage_next_send(kInPayload); };
+  pair.surroundings = std::make_shared<std::vector<std::shared_ptr<void>>>(
+      std::initializer_list<std::shared_ptr<void>>{pair.surroundings, fake});
+  return pair;
+}
+Pair verbs_uc_pair(const LinkOptions& options) {
+  return verbs_pair(options, {});
+}
+Pair verbs_rc_pair(const LinkOptions& options) {
+  return verbs_pair(options, {.thunderbolt = false});
 }
 
 Pair shaped(Pair pair, const LinkOptions& options) {
@@ -292,6 +318,7 @@ TEST_P(LinkConformance, AFrameOverTheLimitIsRefusedAndTheLinkLives) {
 INSTANTIATE_TEST_SUITE_P(
     Kinds, LinkConformance,
     testing::Values(Kind{"memory", memory_pair}, Kind{"tcp", tcp_pair}, Kind{"shm", shm_pair},
+                    Kind{"verbs_uc", verbs_uc_pair}, Kind{"verbs_rc", verbs_rc_pair},
                     Kind{"shaped_memory",
                          [](const LinkOptions& options) { return shaped(memory_pair(options), options); }},
                     Kind{"shaped_tcp",

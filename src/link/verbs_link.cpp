@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "link/spin_budget.h"
 #include "link/verbs_bootstrap.h"
 #include "link/verbs_stream.h"
 
@@ -44,6 +45,7 @@ class VerbsLink final : public Link {
         tcp_(std::move(tcp)),
         stream_(std::move(introduction.queue), introduction.peer_slot_count,
                 {introduction.own_nonce, introduction.peer_nonce}, peer_, options.window_units, pool_),
+        spin_(options.spin),
         keeper_([this] { keep(); }) {}
 
   ~VerbsLink() override {
@@ -55,6 +57,7 @@ class VerbsLink final : public Link {
     keeper_.join();
   }
 
+  std::string_view kind() const override { return "verbs"; }
   const std::string& peer() const override { return peer_; }
   Result<Buffer> allocate(size_t bytes) override { return pool_->allocate(bytes); }
 
@@ -81,6 +84,7 @@ class VerbsLink final : public Link {
 
   void keep();
   void listen(TimePoint time);
+  void tell_count();
   void hear_count(uint32_t count, TimePoint time);
   void check_promise(TimePoint time);
 
@@ -94,6 +98,7 @@ class VerbsLink final : public Link {
   std::condition_variable keeper_wake_;
   VerbsStream stream_;
   std::optional<Error> failure_;
+  SpinBudget spin_;
   unsigned sleepers_ = 0;
   bool moved_ = false;  // since it was last reset
   bool closing_ = false;
@@ -102,6 +107,7 @@ class VerbsLink final : public Link {
 
   TimePoint next_listen_{};
   TimePoint next_count_{};
+  uint32_t told_count_ = 0;
   std::optional<TimePoint> goodbye_due_;  // tcp said goodbye before the last frame was here
   // The peer says that so many chunks have left it; by then they should be here.
   struct Promise {
@@ -170,24 +176,31 @@ void VerbsLink::fail_with(Error error) {
 
 template <class Done>
 Result<bool> VerbsLink::wait(std::unique_lock<std::mutex>& lock, TimePoint deadline, Done done) {
-  TimePoint spin_end{};
+  bool began = false;
   Duration nap = kFirstNap;
   while (true) {
     moved_ = false;
     progress();
     bool is_done = done();
     TimePoint time = now();
-    if (moved_ || spin_end == TimePoint{}) {
-      spin_end = time + options_.spin;
+    if (!std::exchange(began, true) || moved_) {
+      spin_.begin(time);
       nap = kFirstNap;
     }
     if (moved_ && sleepers_ != 0) changed_.notify_all();  // it may be theirs
-    if (is_done) return true;
-    if (failure_) return std::unexpected(*failure_);
-    if (time >= deadline) return false;
-    if (time < spin_end) {
+    if (is_done || failure_ || time >= deadline) {
+      spin_.end();
+      if (is_done || !failure_) return is_done;
+      return std::unexpected(*failure_);
+    }
+    if (spin_.may_look_again(time)) {
+      bool offer = spin_.offer_core(time);
       lock.unlock();
-      relax_processor();
+      if (offer) {
+        std::this_thread::yield();
+      } else {
+        relax_processor();
+      }
       lock.lock();
     } else {
       ++sleepers_;
@@ -251,8 +264,16 @@ void VerbsLink::listen(TimePoint time) {
   check_promise(time);
   if (failure_ || goodbye_due_ || time < next_count_) return;
   next_count_ = time + options_.heartbeat;
+  tell_count();
+}
+
+// Silence while nothing has left: what we say to a peer is no sign of its life, and tcp takes it for
+// activity.
+void VerbsLink::tell_count() {
+  uint32_t count = stream_.chunks_completed();
+  if (count == told_count_) return;
   // Without room tcp itself is stuck, and its lease will end the Link.
-  (void)tcp_->send({kVerbsControlChannel, stream_.chunks_completed(), Buffer()}, TimePoint{});
+  if (tcp_->send({kVerbsControlChannel, count, Buffer()}, TimePoint{})) told_count_ = count;
 }
 
 void VerbsLink::hear_count(uint32_t count, TimePoint time) {
