@@ -52,7 +52,7 @@ void print(const Figure& figure) {
 }
 
 void give_up(std::string_view why) {
-  fmt::print(stderr, "engine_bench: {}\n", why);
+  fmt::print(stderr, "bench: {}\n", why);
   std::exit(1);
 }
 
