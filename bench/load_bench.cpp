@@ -23,7 +23,7 @@ LoadTime load_once(const std::filesystem::path& path, unsigned threads) {
   std::vector<engine::CpuWeight> weights;
   const double start = seconds(), processor_start = processor_seconds();
   for (const formats::TensorInfo& info : checkpoint.tensors()) {
-    weights.push_back(need(backend.load_matrix(checkpoint, {.tensor = &info}, engine::Cut::none)));
+    weights.push_back(need(backend.load_matrix(checkpoint, {.tensor = &info})));
   }
   return {seconds() - start, processor_seconds() - processor_start};
 }

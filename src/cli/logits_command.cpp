@@ -174,6 +174,11 @@ Result<> logits(const LogitsOptions& options) {
   SHOAL_TRY(const std::vector<int32_t> tokens, parse_token_ids(options.tokens));
   runtime::LocalPipelineOptions pipeline_options;
   pipeline_options.stages = options.stages;
+  pipeline_options.ranks = options.ranks;
+  if (!options.shares.empty()) {
+    SHOAL_TRY(const std::vector<int32_t> shares, parse_whole_numbers(options.shares, "--shares"));
+    pipeline_options.shares.assign(shares.begin(), shares.end());
+  }
   pipeline_options.threads = options.threads;
   SHOAL_TRY(pipeline_options.kv.type, parse_kv_type(options.kv));
   SHOAL_TRY(pipeline_options.isa, parse_kernels(options.isa));
@@ -208,19 +213,23 @@ Result<> logits(const LogitsOptions& options) {
 }  // namespace
 
 Result<std::vector<int32_t>> parse_token_ids(std::string_view text) {
-  std::vector<int32_t> tokens;
+  return parse_whole_numbers(text, "--tokens");
+}
+
+Result<std::vector<int32_t>> parse_whole_numbers(std::string_view text, std::string_view flag) {
+  std::vector<int32_t> numbers;
   while (true) {
     const size_t comma = std::min(text.find(','), text.size());
     std::string_view word = text.substr(0, comma);
     while (word.starts_with(' ')) word.remove_prefix(1);
     while (word.ends_with(' ')) word.remove_suffix(1);
-    int32_t token = -1;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), token);
-    if (error != std::errc() || end != word.data() + word.size() || token < 0)
-      return fail(ErrorCode::invalid_argument, fmt::format("--tokens: '{}' is not a token id", word),
-                  "ids from 0, parted by commas: 1,2,3");
-    tokens.push_back(token);
-    if (comma == text.size()) return tokens;
+    int32_t number = -1;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+    if (error != std::errc() || end != word.data() + word.size() || number < 0)
+      return fail(ErrorCode::invalid_argument, fmt::format("{}: '{}' is not a whole number", flag, word),
+                  "from 0 on, parted by commas: 1,2,3");
+    numbers.push_back(number);
+    if (comma == text.size()) return numbers;
     text.remove_prefix(comma + 1);
   }
 }

@@ -16,6 +16,8 @@ struct LogitsOptions {
   std::string tokens;             // "1,2,3"
   std::string positions = "all";  // or "last"
   uint32_t stages = 1;
+  uint32_t ranks = 1;      // of each stage
+  std::string shares;      // "2,1,1": what each rank holds; empty: equal
   uint32_t generate = 0;   // 0: print logits; else this many greedy tokens, end-of-sequence ignored
   std::string kv = "f16";  // f32, f16 or q8
   std::string isa;         // empty: the fastest here
@@ -28,7 +30,8 @@ struct LogitsOptions {
 // ids. Returns the exit code; on failure one line went to stderr.
 int run_logits(const LogitsOptions& options);
 
-// "1,2,3" to ids; spaces are allowed. invalid_argument names what is not an id.
+// "1,2,3"; spaces are allowed. invalid_argument names the flag and what is not a number from 0 on.
+Result<std::vector<int32_t>> parse_whole_numbers(std::string_view text, std::string_view flag);
 Result<std::vector<int32_t>> parse_token_ids(std::string_view text);
 
 }  // namespace shoal::cli

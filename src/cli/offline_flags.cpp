@@ -36,6 +36,11 @@ void add_logits(CLI::App& app, int& exit_code) {
   command->add_option("--stages", options->stages, "Cut the model into so many stages")
       ->type_name("N")
       ->capture_default_str();
+  command->add_option("--ranks", options->ranks, "Cut each stage over so many tensor-parallel ranks")
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--shares", options->shares, "What each rank holds, as weights: 2,1,1; default equal")
+      ->type_name("WEIGHTS");
   command->add_option("--generate", options->generate, "Print so many greedy tokens instead of logits")
       ->type_name("N");
   command->add_option("--kv", options->kv, "Type of the KV cache: f32, f16 or q8")

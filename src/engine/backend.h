@@ -31,10 +31,6 @@ struct Activation {
   float limit = 0;
 };
 
-// How a matrix is divided over the ranks of a tensor-parallel stage: `rows` for QKV, gate and up (outputs are split),
-// `columns` for the output and down projections (inputs are split, an all_reduce follows), `none` for the whole.
-enum class Cut : uint8_t { none, rows, columns };
-
 enum class RopePairs : uint8_t { halves, interleaved };  // (i, i + d/2) or (2i, 2i + 1)
 
 // inverse_frequencies [dimensions / 2]: angle of pair p at position t is t * inverse_frequencies[p]. Sequences whose
@@ -56,6 +52,12 @@ struct AttentionOp {
   float scale = 1;
   uint32_t window = 0;      // 0: all; else position i sees j with i - window < j <= i
   float softcap = 0;        // 0: none; else score = softcap * tanh(score / softcap), before the softmax
+  // Query heads of a kv head, in order; 0: query_heads / kv_heads. A rank may hold only the last ones of its first kv
+  // head, those after `skipped_heads`, and only the first ones of its last.
+  uint32_t group_heads = 0;
+  uint32_t skipped_heads = 0;
+
+  uint32_t group() const { return group_heads != 0 ? group_heads : query_heads / kv_heads; }
 };
 
 // Multi-head latent attention with the key projection absorbed into the queries (DeepSeek-V2,
@@ -98,11 +100,13 @@ struct DeltaNetOp {
   uint32_t channels() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
 };
 
-// The feed-forward weights of a layer's experts: stacks of E [F, D], [F, D] and [D, F]; biases [E * F] and [E * D].
+// The feed-forward weights of a layer's experts: stacks of E [F, D], [F, D] and [D, F]; biases [E * F] and [E * D]. They
+// are those from first_expert on; what rows want of others, other ranks add.
 template <class Weight>
 struct ExpertWeights {
   Weight gate, up, down;
   std::optional<Weight> gate_bias, up_bias, down_bias;
+  uint32_t first_expert = 0;
 };
 
 template <class B>
@@ -114,11 +118,11 @@ concept Backend = requires(B b, typename B::Tensor x, const typename B::Weight& 
                            std::span<const float> hidden, uint32_t n, float epsilon,
                            const formats::Checkpoint& checkpoint, const formats::TensorInfo& info,
                            const MatrixSource& matrix, std::span<const MatrixSource> matrices,
-                           std::span<const VectorSource> vectors, Cut cut) {
+                           std::span<const VectorSource> vectors, std::span<const uint32_t> counts) {
   // A matrix of any type; `vectors` one after the other as one vector of f32; a stack of matrices of one shape.
-  { b.load_matrix(checkpoint, matrix, cut) } -> std::same_as<Result<typename B::Weight>>;
+  { b.load_matrix(checkpoint, matrix) } -> std::same_as<Result<typename B::Weight>>;
   { b.load_vector(checkpoint, vectors) } -> std::same_as<Result<typename B::Weight>>;
-  { b.load_stack(checkpoint, matrices, cut) } -> std::same_as<Result<typename B::Weight>>;
+  { b.load_stack(checkpoint, matrices) } -> std::same_as<Result<typename B::Weight>>;
   { b.load_embedding(checkpoint, info) } -> std::same_as<Result<typename B::Weight>>;     // [V, D], for embed()
 
   b.begin(step);                                                                          // frees the last step's tensors
@@ -143,7 +147,10 @@ concept Backend = requires(B b, typename B::Tensor x, const typename B::Weight& 
   { b.add(x, x) } -> std::same_as<typename B::Tensor>;
   { b.scale(x, epsilon) } -> std::same_as<typename B::Tensor>;
   { b.softcap(x, epsilon) } -> std::same_as<typename B::Tensor>;                          // cap * tanh(x / cap)
-  { b.all_reduce(x) } -> std::same_as<typename B::Tensor>;                                // the same tensor for one rank
+  { b.zeros(x) } -> std::same_as<typename B::Tensor>;                                     // as many as x
+  { b.all_reduce(x) } -> std::same_as<typename B::Tensor>;                                // the sum over ranks (rank_group.h); x for one rank
+  { b.all_gather(x, counts) } -> std::same_as<typename B::Tensor>;                        // [T, counts[rank]] each: [T, sum of counts]
+  { b.failed() } -> std::same_as<bool>;                                                   // a rank is known to be lost: output() will say so
   { b.rows(x, step.output_rows) } -> std::same_as<typename B::Tensor>;
   { b.output(x) } -> std::same_as<Result<std::span<const float>>>;
 };

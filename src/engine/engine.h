@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "engine/step.h"
@@ -25,6 +26,7 @@ struct StageRange {
 struct TensorShard {
   uint32_t rank = 0;
   uint32_t count = 1;
+  std::vector<uint32_t> shares = {};  // what each rank should hold, as weights from 1 on; empty: equal shares
 };
 
 enum class KvType : uint8_t { f32, f16, q8 };

@@ -29,8 +29,23 @@ struct Runs {
   }
 };
 
+// `count` neighbours from `first` on; kAll: everything from there on.
+struct Slice {
+  static constexpr uint32_t kAll = UINT32_MAX;
+
+  uint32_t first = 0;
+  uint32_t count = kAll;
+
+  uint32_t end() const { return first + count; }  // where there is a count
+  uint32_t size(uint32_t whole) const { return count == kAll ? whole - first : count; }
+  bool lies_in(uint32_t whole) const {
+    return first < whole && (count == kAll || (count != 0 && uint64_t{first} + count <= whole));
+  }
+  bool operator==(const Slice&) const = default;
+};
+
 // A matrix out of a tensor [rows, columns], or out of matrix `index` of a tensor [E, rows, columns]: the
-// chosen rows and columns, then transposed if the file has inputs by outputs.
+// chosen rows and columns, then transposed if the file has inputs by outputs; of that a rank's part.
 struct MatrixSource {
   const formats::TensorInfo* tensor = nullptr;
   uint32_t index = 0;
@@ -39,17 +54,20 @@ struct MatrixSource {
   bool transposed = false;
   bool exact = false;  // quantised weights are kept as f32, to meet f32 activations: for routers, whose
                        // rounding errors exchange experts
+  Slice part_rows = {};
+  Slice part_columns = {};
 };
 
 enum class VectorMap : uint8_t { none, plus_one, negative_exponential };  // w, 1 + w, -exp(w)
 
 // A vector out of a tensor, whatever its shape, read as one line; or out of entry `index` of its outermost
-// dimension.
+// dimension; of the chosen values a rank's part.
 struct VectorSource {
   const formats::TensorInfo* tensor = nullptr;
   std::optional<uint32_t> index = {};
   Runs values = {};
   VectorMap map = VectorMap::none;
+  Slice part = {};
 };
 
 }  // namespace shoal::engine

@@ -64,7 +64,7 @@ uint64_t kv_values_per_token(const LayerSpec& layer) {
   if (const auto* attention = std::get_if<AttentionSpec>(&layer.mixer))
     return uint64_t{2} * attention->kv_heads * attention->head_dim;
   if (const auto* latent = std::get_if<LatentAttentionSpec>(&layer.mixer))
-    return uint64_t{latent->latent_rank} + latent->rope.dimensions;
+    return is_elsewhere(*latent) ? 0 : uint64_t{latent->latent_rank} + latent->rope.dimensions;
   return 0;
 }
 
@@ -97,9 +97,10 @@ Result<ModelCost> model_cost(const DecoderSpec& spec, const formats::Checkpoint&
   SHOAL_TRY(const TensorInfo* norm, find_tensor(checkpoint, spec.final_norm, {spec.hidden_size}));
   SHOAL_TRY(const TensorInfo* head, find_tensor(checkpoint, spec.head, vocabulary));
   cost.embedding_bytes = embedding->stored_bytes();
-  cost.head_bytes =
-      head == embedding ? embedding->stored_bytes() : head->stored_bytes() + norm->stored_bytes();
-  cost.head_flops_per_token = uint64_t{2} * spec.vocabulary_size * spec.hidden_size;
+  const uint64_t head_rows = spec.head.part_rows.size(spec.vocabulary_size);
+  cost.head_bytes = bytes_of_part(*head, {head_rows, spec.hidden_size});
+  if (head != embedding) cost.head_bytes += norm->stored_bytes();
+  cost.head_flops_per_token = uint64_t{2} * head_rows * spec.hidden_size;
   cost.parameters += product(vocabulary) * (spec.tied() ? 1 : 2) + spec.hidden_size;
   return cost;
 }

@@ -49,14 +49,14 @@ class Decoder {
     const float epsilon = spec_->norm_epsilon;
     b.begin(step);
     Tensor x = stage_.embeds ? embed(step) : b.input(step, hidden_in);  // [T, D]
-    for (uint32_t index = 0; index < layers_.size(); ++index) {
+    for (uint32_t index = 0; index < layers_.size() && !b.failed(); ++index) {
       const Layer& layer = layers_[index];
       Tensor normed = b.rms_norm(x, layer.mixer_norm, epsilon);
       Tensor mixed =
           std::visit([&](const auto& mixer) { return mixer.mix(b, normed, step, index); }, layer.mixer);
       if (stage_.heads && index + 1 == layers_.size()) {
         // What later steps need of every row is in the cache now; from here on only the wanted rows matter.
-        if (step.output_rows.empty()) return std::span<const float>();
+        if (step.output_rows.empty()) return b.output(b.rows(x, step.output_rows));
         x = b.rows(x, step.output_rows);
         mixed = b.rows(mixed, step.output_rows);
       }
@@ -68,9 +68,10 @@ class Decoder {
       if (layer.feed_forward_post_norm) added = b.rms_norm(added, *layer.feed_forward_post_norm, epsilon);
       x = b.add(x, added);
     }
-    if (!stage_.heads) return b.output(x);
+    if (!stage_.heads || b.failed()) return b.output(x);
     Tensor logits = b.linear(b.rms_norm(x, final_norm_, epsilon), head_);
     if (spec_->final_softcap != 0) logits = b.softcap(logits, spec_->final_softcap);
+    if (!spec_->head_rows.empty()) logits = b.all_gather(logits, spec_->head_rows);
     return b.output(logits);
   }
 
@@ -78,8 +79,8 @@ class Decoder {
   struct Layer {
     Weight mixer_norm, feed_forward_norm;                           // [D]
     std::optional<Weight> mixer_post_norm, feed_forward_post_norm;  // [D]
-    std::variant<AttentionLayer<B>, LatentAttentionLayer<B>, DeltaNetLayer<B>> mixer;
-    std::variant<DenseLayer<B>, MixtureLayer<B>> feed_forward;
+    std::variant<AttentionLayer<B>, LatentAttentionLayer<B>, DeltaNetLayer<B>, NothingLayer<B>> mixer;
+    std::variant<DenseLayer<B>, MixtureLayer<B>, NothingLayer<B>> feed_forward;
   };
 
   Decoder(B& backend, const DecoderSpec& spec, const engine::StageRange& stage)
@@ -105,7 +106,7 @@ class Decoder {
     report(count);
     if (stage_.heads) {
       SHOAL_TRY_VOID(loader.vector(spec_->final_norm, spec_->norm_map, final_norm_));
-      SHOAL_TRY_VOID(loader.matrix(spec_->head, engine::Cut::none, head_));
+      SHOAL_TRY_VOID(loader.matrix(spec_->head, head_));
     }
     if (progress) progress(1);
     return {};
@@ -133,6 +134,13 @@ class Decoder {
 
   template <class Kind>
   Result<Mixer> load_mixer(const Loader<B>& loader, const Kind& spec) const {
+    if (is_elsewhere(spec)) {
+      if constexpr (std::is_same_v<Kind, DeltaNetSpec>) {
+        return NothingLayer<B>::load(loader, {});
+      } else {
+        return NothingLayer<B>::load(loader, spec.output_bias);
+      }
+    }
     if constexpr (std::is_same_v<Kind, AttentionSpec>) {
       return AttentionLayer<B>::load(loader, *spec_, spec);
     } else if constexpr (std::is_same_v<Kind, LatentAttentionSpec>) {
@@ -143,9 +151,11 @@ class Decoder {
   }
 
   Result<FeedForward> load_feed_forward(const Loader<B>& loader, const DenseSpec& spec) const {
+    if (is_elsewhere(spec)) return NothingLayer<B>::load(loader, spec.down_bias);
     return DenseLayer<B>::load(loader, spec);
   }
   Result<FeedForward> load_feed_forward(const Loader<B>& loader, const MixtureSpec& spec) const {
+    if (is_elsewhere(spec)) return NothingLayer<B>::load(loader, {});
     return MixtureLayer<B>::load(loader, spec);
   }
 

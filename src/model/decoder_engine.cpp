@@ -6,6 +6,7 @@
 #include "base/limits.h"
 #include "engine/cpu/cpu_backend.h"
 #include "model/decoder.h"
+#include "model/shard_plan.h"
 
 namespace shoal::model {
 
@@ -18,7 +19,7 @@ using engine::StepView;
 engine::KvLayerShape kv_shape(const LayerSpec& layer) {
   if (const auto* attention = std::get_if<AttentionSpec>(&layer.mixer))
     return {.kv_heads = attention->kv_heads, .head_dim = attention->head_dim};
-  if (const auto* latent = std::get_if<LatentAttentionSpec>(&layer.mixer))
+  if (const auto* latent = std::get_if<LatentAttentionSpec>(&layer.mixer); latent && !is_elsewhere(*latent))
     return {.latent_rank = latent->latent_rank, .latent_rope = latent->rope.dimensions};
   return {.state_floats = state_floats(layer)};
 }
@@ -32,8 +33,7 @@ class CpuEngine final : public engine::Engine {
                                               .isa = options.isa,
                                               .kv = options.kv,
                                               .kv_layers = {},
-                                              .shard = options.shard,
-                                              .sum_over_ranks = {},
+                                              .ranks = options.shard.count > 1 ? options.ranks : nullptr,
                                               .cores = options.cores,
                                               .thread_share = options.thread_share};
     for (uint32_t index = options.stage.first_layer; index < options.stage.end_layer; ++index) {
@@ -176,15 +176,14 @@ Result<std::unique_ptr<engine::Engine>> load_cpu_engine(const formats::Checkpoin
                                                         const DecoderSpec& spec,
                                                         const CpuEngineOptions& options) {
   SHOAL_TRY_VOID(check_stage(options.stage, spec));
-  if (options.shard.rank != 0 || options.shard.count != 1)
-    return fail(ErrorCode::unsupported,
-                fmt::format("rank {} of {}: tensor parallelism is not built yet", options.shard.rank,
-                            options.shard.count),
-                "use pipeline stages");
+  if (options.shard.count > 1 && options.ranks == nullptr)
+    return fail(ErrorCode::invalid_argument, fmt::format("rank {} of {} cannot reach the others",
+                                                         options.shard.rank, options.shard.count));
   if (options.kv.page_tokens == 0 || options.kv.page_count == 0)
     return fail(ErrorCode::invalid_argument, fmt::format("KV cache: {} pages of {} tokens",
                                                          options.kv.page_count, options.kv.page_tokens));
-  return CpuEngine::load(checkpoint, spec, options);
+  SHOAL_TRY(const DecoderSpec own, shard_spec(spec, checkpoint, options.shard));
+  return CpuEngine::load(checkpoint, own, options);
 }
 
 }  // namespace shoal::model

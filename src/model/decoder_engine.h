@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "engine/cpu/kernels.h"
 #include "engine/engine.h"
+#include "engine/rank_group.h"
 #include "engine/thread_share.h"
 #include "formats/checkpoint.h"
 #include "model/decoder_spec.h"
@@ -26,18 +27,20 @@ Result<std::vector<engine::StageRange>> even_stages(const DecoderSpec& spec, uin
 
 struct CpuEngineOptions {
   engine::StageRange stage;
-  engine::TensorShard shard;
+  engine::TensorShard shard;  // of several ranks: with `ranks`
   engine::KvConfig kv;
   unsigned threads = 0;                          // 0: all usable cores
   std::optional<engine::cpu::Isa> isa;           // nullopt: the fastest here
   std::function<void(float fraction)> progress;  // of loading, in [0, 1]; may be empty
   std::vector<unsigned> cores = {};              // see CpuBackendOptions, as the next
   std::function<engine::ThreadShare()> thread_share = {};
+  engine::RankGroup* ranks = nullptr;  // must outlive the engine
 };
 
 // Reads and repacks the tensors of the stage, and no others. The checkpoint must outlive the engine when the
 // stage embeds (rows of the embedding are read from its map). Errors: invalid_argument (a stage that is not
-// of this model), unsupported (a shard of several ranks, KV type or ISA), out_of_memory, malformed.
+// of this model, a shard that makes no sense or without its group), unsupported (KV type or ISA),
+// out_of_memory, malformed.
 Result<std::unique_ptr<engine::Engine>> load_cpu_engine(const formats::Checkpoint& checkpoint,
                                                         const DecoderSpec& spec,
                                                         const CpuEngineOptions& options);

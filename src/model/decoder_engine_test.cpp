@@ -125,7 +125,7 @@ TEST_F(DecoderEngine, RefusesStagesThatAreNotOfTheModel) {
 
 TEST_F(DecoderEngine, RefusesWhatIsNotBuiltYet) {
   options_.shard = {.rank = 1, .count = 2};
-  EXPECT_EQ(load().error().code, ErrorCode::unsupported);
+  EXPECT_EQ(load().error().code, ErrorCode::invalid_argument);
   options_.shard = {};
   options_.kv.page_count = 0;
   EXPECT_EQ(load().error().code, ErrorCode::invalid_argument);

@@ -27,6 +27,10 @@ struct TensorRef {
   engine::Runs rows = {};  // of a vector: its values
   engine::Runs columns = {};
   bool transposed = false;
+  // Of a weight that is cut over ranks: what this rank holds of it (model/shard_plan.h). Of a vector its
+  // rows.
+  engine::Slice part_rows = {};
+  engine::Slice part_columns = {};
 
   TensorRef() = default;
   TensorRef(std::string tensor)
@@ -45,8 +49,10 @@ struct RopeSpec {
 
 // Grouped-query attention.
 struct AttentionSpec {
-  uint32_t query_heads = 0;
+  uint32_t query_heads = 0;  // 0: all are on other ranks
   uint32_t kv_heads = 0;
+  uint32_t group_heads = 0;  // see engine::AttentionOp, as the next
+  uint32_t skipped_heads = 0;
   uint32_t head_dim = 0;
   float scale = 0;
   uint32_t window = 0;                  // 0: none
@@ -62,7 +68,7 @@ struct AttentionSpec {
 // Multi-head latent attention (engine::LatentAttentionOp). Queries come through `query`, or through
 // query_down, query_down_norm and query_up.
 struct LatentAttentionSpec {
-  uint32_t heads = 0;
+  uint32_t heads = 0;        // 0: all are on other ranks
   uint32_t query_rank = 0;   // Q; 0: `query` is one matrix
   uint32_t latent_rank = 0;  // R
   uint32_t nope_dim = 0;     // n
@@ -80,10 +86,11 @@ struct LatentAttentionSpec {
 
 // A gated delta net (engine::DeltaNetOp), with K key heads of k values and V value heads of v values.
 struct DeltaNetSpec {
-  engine::DeltaNetOp op;                    // its `layer` is left 0
+  engine::DeltaNetOp op;                    // its `layer` is left 0; without heads: all are on other ranks
+  bool is_whole = false;                    // on each of several ranks
   TensorRef query, key, value;              // [K*k, D] [K*k, D] [V*v, D]
   TensorRef gate, decay_input, rate_input;  // z [V*v, D], a [V, D], b [V, D]
-  TensorRef taps;                           // [channels * kernel]
+  std::vector<TensorRef> taps;              // one after the other [channels * kernel]
   TensorRef decay_bias, decay;              // [V] each
   engine::VectorMap decay_map = engine::VectorMap::none;
   TensorRef norm;    // [v]
@@ -91,7 +98,7 @@ struct DeltaNetSpec {
 };
 
 struct DenseSpec {
-  uint32_t width = 0;
+  uint32_t width = 0;  // 0: all of it is on other ranks
   engine::Activation activation;
   TensorRef gate, up, down;  // [F, D] [F, D] [D, F]
   TensorRef gate_bias, up_bias, down_bias;
@@ -104,8 +111,9 @@ struct MixtureSpec {
   TensorRef router;                                      // [E, D]
   TensorRef router_bias;                                 // [E], part of the logits
   TensorRef choice_bias;                                 // [E], chooses only
-  std::vector<TensorRef> gate, up, down;                 // E each
-  std::vector<TensorRef> gate_bias, up_bias, down_bias;  // E each, or none
+  std::vector<TensorRef> gate, up, down;                 // E each, or those of this rank
+  std::vector<TensorRef> gate_bias, up_bias, down_bias;  // as many, or none
+  uint32_t first_expert = 0;                             // of those
   std::optional<DenseSpec> shared;                       // serves every row
   TensorRef shared_gate;  // [1, D]: the shared expert is multiplied by its sigmoid
 };
@@ -134,6 +142,7 @@ struct DecoderSpec {
   TensorRef embedding;                        // [V, D]
   TensorRef final_norm;                       // [D]
   TensorRef head;                             // [V, D]; the embedding's name when tied
+  std::vector<uint32_t> head_rows;            // of each rank, where the head is cut over several
   std::vector<std::string> ignored_prefixes;  // of tensors that inference does not use
 
   uint32_t layer_count() const { return static_cast<uint32_t>(layers.size()); }
@@ -161,6 +170,23 @@ struct ModelCost {
 // malformed (a missing tensor, a shape that contradicts the configuration).
 Result<DecoderSpec> read_decoder_spec(const formats::Checkpoint& checkpoint);
 Result<ModelCost> model_cost(const DecoderSpec& spec, const formats::Checkpoint& checkpoint);
+
+// Whether a rank holds none of it (model/shard_plan.h).
+inline bool is_elsewhere(const AttentionSpec& spec) {
+  return spec.query_heads == 0;
+}
+inline bool is_elsewhere(const LatentAttentionSpec& spec) {
+  return spec.heads == 0;
+}
+inline bool is_elsewhere(const DeltaNetSpec& spec) {
+  return spec.op.value_heads == 0;
+}
+inline bool is_elsewhere(const DenseSpec& spec) {
+  return spec.width == 0;
+}
+inline bool is_elsewhere(const MixtureSpec& spec) {
+  return spec.gate.empty() && !spec.shared;
+}
 
 // What one layer keeps in an engine's cache.
 uint64_t kv_values_per_token(const LayerSpec& layer);

@@ -173,7 +173,7 @@ TEST_F(HybridPages, MlxHasTurnedTheTapsAndAddedTheOne) {
   const auto spec = read_next("", shapes);
   ASSERT_TRUE(spec) << spec.error().text();
   EXPECT_EQ(spec->norm_map, engine::VectorMap::none);
-  EXPECT_THAT(delta_of(*spec).taps.shape, ElementsAre(44, 3, 1));
+  EXPECT_THAT(delta_of(*spec).taps.front().shape, ElementsAre(44, 3, 1));
 }
 
 TEST_F(HybridPages, Qwen35ReadsTheTextModelOfAMultimodalCheckpoint) {

@@ -24,6 +24,7 @@ class LayerVisitor {
   LayerVisitor(uint64_t hidden, const TensorVisitor& visit) : hidden_(hidden), visit_(visit) {}
 
   void operator()(const AttentionSpec& spec) const {
+    if (is_elsewhere(spec)) return optional(spec.output_bias, {hidden_});
     const uint64_t queries = uint64_t{spec.query_heads} * spec.head_dim;
     const uint64_t keys = uint64_t{spec.kv_heads} * spec.head_dim;
     required(spec.query, {queries, hidden_});
@@ -42,6 +43,7 @@ class LayerVisitor {
   }
 
   void operator()(const LatentAttentionSpec& spec) const {
+    if (is_elsewhere(spec)) return optional(spec.output_bias, {hidden_});
     const uint64_t rotated = spec.rope.dimensions, rank = spec.latent_rank;
     const uint64_t queries = spec.heads * (spec.nope_dim + rotated);
     if (spec.query_rank == 0) {
@@ -62,6 +64,7 @@ class LayerVisitor {
   }
 
   void operator()(const DeltaNetSpec& spec) const {
+    if (is_elsewhere(spec)) return;
     const engine::DeltaNetOp& op = spec.op;
     const uint64_t keys = uint64_t{op.key_heads} * op.key_dim,
                    values = uint64_t{op.value_heads} * op.value_dim;
@@ -71,7 +74,7 @@ class LayerVisitor {
     required(spec.gate, {values, hidden_});
     required(spec.decay_input, {op.value_heads, hidden_});
     required(spec.rate_input, {op.value_heads, hidden_});
-    required(spec.taps, {uint64_t{op.channels()} * op.kernel});
+    for (const TensorRef& ref : spec.taps) required(ref, {ref.part_rows.size(op.channels() * op.kernel)});
     required(spec.decay_bias, {op.value_heads});
     required(spec.decay, {op.value_heads});
     required(spec.norm, {op.value_dim});
@@ -80,6 +83,7 @@ class LayerVisitor {
 
   void operator()(const DenseSpec& spec) const {
     const uint64_t width = spec.width;
+    if (is_elsewhere(spec)) return optional(spec.down_bias, {hidden_});
     required(spec.gate, {width, hidden_});
     required(spec.up, {width, hidden_});
     required(spec.down, {hidden_, width});
@@ -89,6 +93,7 @@ class LayerVisitor {
   }
 
   void operator()(const MixtureSpec& spec) const {
+    if (is_elsewhere(spec)) return;
     const uint64_t experts = spec.router_op.expert_count, width = spec.width;
     required(spec.router, {experts, hidden_});
     optional(spec.router_bias, {experts});

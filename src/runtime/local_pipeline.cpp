@@ -11,14 +11,14 @@ Result<LocalPipeline> LocalPipeline::load(const formats::Checkpoint& checkpoint,
   SHOAL_TRY(const std::vector<engine::StageRange> ranges, model::even_stages(spec, options.stages));
   LocalPipeline pipeline;
   for (const engine::StageRange& range : ranges) {
-    SHOAL_TRY(std::unique_ptr<engine::Engine> engine, model::load_cpu_engine(checkpoint, spec,
-                                                                             {.stage = range,
-                                                                              .shard = {},
-                                                                              .kv = options.kv,
-                                                                              .threads = options.threads,
-                                                                              .isa = options.isa,
-                                                                              .progress = {}}));
-    pipeline.stages_.emplace_back(std::move(engine), range.heads);
+    SHOAL_TRY(pipeline.stages_.emplace_back(),
+              LocalRanks::load(checkpoint, spec,
+                               {.stage = range,
+                                .shard = {.count = options.ranks, .shares = options.shares},
+                                .kv = options.kv,
+                                .threads = options.threads,
+                                .isa = options.isa,
+                                .progress = {}}));
   }
   for (size_t index = 0; index + 1 < ranges.size(); ++index)
     pipeline.links_.push_back(link::make_memory_links());

@@ -23,9 +23,10 @@ std::unexpected<Error> bad_step(const Step& step, fmt::format_string<Arguments..
 
 }  // namespace
 
-Stage::Stage(std::unique_ptr<engine::Engine> engine, bool heads)
+Stage::Stage(std::unique_ptr<engine::Engine> engine, bool heads, RankRole role)
     : engine_(std::move(engine)),
       heads_(heads),
+      samples_(heads && role == RankRole::leader),
       free_state_slots_(engine_->kv().state_slots),
       page_writers_(engine_->kv().page_count, 0) {
   std::iota(free_state_slots_.rbegin(), free_state_slots_.rend(), 0u);
@@ -42,9 +43,9 @@ Result<StageOutput> Stage::run(const Step& step, std::span<const float> hidden_i
   SHOAL_TRY(const std::span<const float> values,
             engine_->step({step.token_ids, positions_, rows_, output_rows_}, hidden_in));
   StageOutput output;
-  if (heads_) {
+  if (samples_) {
     output.tokens = sample_rows(step, values);
-  } else {
+  } else if (!heads_) {
     output.hidden = values;
   }
   output.milliseconds = static_cast<float>(to_milliseconds(clock.now() - begin));
@@ -96,7 +97,7 @@ Result<> Stage::start(const SequenceStart& start) {
   SHOAL_TRY(sequence.state_slot, take_state_slot(start.sequence));
   sequence.prompt_tokens = start.prompt_tokens;
   sequence.sampling = start.sampling;
-  if (heads_) {
+  if (samples_) {
     sequence.history.add_prompt(start.prompt);
     for (int32_t token : start.answer) sequence.history.add_answer(token);
   }

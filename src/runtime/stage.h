@@ -25,17 +25,20 @@ struct StageOutput {
   float milliseconds = 0;         // of this stage, sampling included
 };
 
+// Of a stage of several ranks the leader samples; all others run the same rows and give nothing.
+enum class RankRole : uint8_t { leader, follower };
+
 class Stage {
  public:
-  // `heads`: the stage's engine ends in logits.
-  Stage(std::unique_ptr<engine::Engine> engine, bool heads);
+  // `heads`: the stage's engine ends in logits, of whatever role.
+  Stage(std::unique_ptr<engine::Engine> engine, bool heads, RankRole role = RankRole::leader);
   ~Stage();
   Stage(Stage&&) noexcept;
   Stage& operator=(Stage&&) noexcept;
 
   // Applies ended, started and page copies, then runs the rows. `hidden_in` is [rows, hidden_size] from the
-  // stage before, empty on the first. Errors: invalid_argument, limit_exceeded (the step does not fit), or
-  // the engine's.
+  // stage before, empty on the first; the same on every rank. Errors: invalid_argument, limit_exceeded (the
+  // step does not fit), or the engine's.
   Result<StageOutput> run(const Step& step, std::span<const float> hidden_in);
 
   // The same without sampling: logits [rows, vocabulary_size] of every row on the last stage, hidden rows on
@@ -71,6 +74,7 @@ class Stage {
 
   std::unique_ptr<engine::Engine> engine_;
   bool heads_;
+  bool samples_;
   std::unordered_map<SequenceId, Sequence> sequences_;
   std::vector<uint32_t> free_state_slots_;  // a stack
   uint64_t steps_ = 0;

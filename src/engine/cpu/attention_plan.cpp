@@ -40,20 +40,23 @@ AttentionPlan::AttentionPlan(const Kernels& kernels, ThreadPool& pool, uint32_t 
 uint64_t AttentionPlan::cut(const StepView& step, const AttentionOp& op) {
   tiles_.clear();
   uint64_t scores = 0;
-  uint32_t group = op.query_heads / op.kv_heads;
+  const uint32_t group = op.group();
   uint32_t tile_heads = std::min(group, kAttentionQueries), tile_rows = kAttentionQueries / tile_heads;
   for (uint32_t s = 0; s < step.sequences.size(); ++s) {
     const SequenceRows& sequence = step.sequences[s];
     scores += uint64_t{sequence.row_count} * op.query_heads * (sequence.context_tokens + sequence.row_count);
     for (uint32_t kv_head = 0; kv_head < op.kv_heads; ++kv_head) {
+      // The first and the last kv head may serve others as well.
+      const uint32_t first_head = std::max(kv_head * group, op.skipped_heads) - op.skipped_heads;
+      const uint32_t end_head = std::min((kv_head + 1) * group - op.skipped_heads, op.query_heads);
       for (uint32_t row = 0; row < sequence.row_count; row += tile_rows) {
-        for (uint32_t head = 0; head < group; head += tile_heads) {
+        for (uint32_t head = first_head; head < end_head; head += tile_heads) {
           tiles_.push_back({.sequence = s,
                             .first_row = row,
                             .row_count = std::min(tile_rows, sequence.row_count - row),
                             .kv_head = kv_head,
-                            .first_head = kv_head * group + head,
-                            .head_count = std::min(tile_heads, group - head)});
+                            .first_head = head,
+                            .head_count = std::min(tile_heads, end_head - head)});
         }
       }
     }

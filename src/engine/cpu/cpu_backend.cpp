@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
+#include <numeric>
 
 #include "base/assert.h"
 #include "base/system.h"
@@ -40,13 +41,6 @@ Result<CpuBackend> CpuBackend::create(CpuBackendOptions options) {
   SHOAL_TRY(cpu::KvCache cache, cpu::KvCache::create(options.kv, options.kv_layers));
   SHOAL_TRY(cpu::RecurrentStates states,
             cpu::RecurrentStates::create(options.kv.state_slots, options.kv_layers));
-  if (options.shard.count == 0 || options.shard.rank >= options.shard.count) {
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("rank {} of {} ranks", options.shard.rank, options.shard.count));
-  }
-  if (options.shard.count > 1 && !options.sum_over_ranks) {
-    return fail(ErrorCode::invalid_argument, "a shard of several ranks needs a way to sum over them");
-  }
   unsigned threads = options.thread_count == 0 ? usable_core_count() : options.thread_count;
   return CpuBackend(
       std::make_unique<State>(std::move(options), *kernels, std::move(cache), std::move(states), threads));
@@ -55,6 +49,7 @@ Result<CpuBackend> CpuBackend::create(CpuBackendOptions options) {
 void CpuBackend::begin(const StepView& step) {
   state_->rope_tables.clear();
   state_->returned = {};
+  state_->failure.reset();
   state_->arena.tidy();
   if (state_->options.thread_share) {
     const ThreadShare share = state_->options.thread_share();
@@ -202,9 +197,44 @@ CpuTensor CpuBackend::head_columns(Tensor x, uint32_t head_size, uint32_t first,
   return result;
 }
 
+CpuTensor CpuBackend::zeros(Tensor x) {
+  Tensor result = state_->allocate(x.rows, x.columns);
+  std::fill_n(result.data, size_t{x.rows} * x.columns, 0.0f);
+  return result;
+}
+
 CpuTensor CpuBackend::all_reduce(Tensor x) {
-  if (state_->options.shard.count > 1) state_->options.sum_over_ranks({x.data, size_t{x.rows} * x.columns});
+  if (state_->options.ranks == nullptr || state_->failure) return x;
+  state_->note(state_->options.ranks->sum({x.data, size_t{x.rows} * x.columns}));
   return x;
+}
+
+CpuTensor CpuBackend::all_gather(Tensor x, std::span<const uint32_t> counts) {
+  if (state_->options.ranks == nullptr) return x;
+  const uint32_t columns = std::accumulate(counts.begin(), counts.end(), 0u);
+  Tensor result = state_->allocate(x.rows, columns);
+  if (state_->failure) return result;
+  const std::span<const float> mine(x.data, size_t{x.rows} * x.columns);
+  if (x.rows == 1) {
+    state_->note(state_->options.ranks->gather(mine, {result.data, columns}, counts));
+    return result;
+  }
+  // The ranks' rows come rank by rank.
+  const Tensor gathered = state_->allocate(x.rows, columns);
+  std::vector<uint32_t> values(counts.begin(), counts.end());
+  for (uint32_t& count : values) count *= x.rows;
+  state_->note(state_->options.ranks->gather(mine, {gathered.data, size_t{x.rows} * columns}, values));
+  const float* from = gathered.data;
+  for (uint32_t first = 0; const uint32_t count : counts) {
+    for (uint32_t row = 0; row < x.rows; ++row, from += count)
+      std::copy_n(from, count, result.row(row) + first);
+    first += count;
+  }
+  return result;
+}
+
+bool CpuBackend::failed() const {
+  return state_->failure.has_value();
 }
 
 CpuTensor CpuBackend::rows(Tensor x, std::span<const uint32_t> indices) {
@@ -217,6 +247,7 @@ CpuTensor CpuBackend::rows(Tensor x, std::span<const uint32_t> indices) {
 }
 
 Result<std::span<const float>> CpuBackend::output(Tensor x) {
+  if (state_->failure) return std::unexpected(*state_->failure);
   state_->returned = x;
   return std::span<const float>(x.data, size_t{x.rows} * x.columns);
 }

@@ -23,6 +23,7 @@
 #include "engine/cpu/kernel_table.h"
 #include "engine/cpu/packed_matrix.h"
 #include "engine/engine.h"
+#include "engine/rank_group.h"
 #include "engine/step.h"
 #include "engine/thread_share.h"
 #include "formats/checkpoint.h"
@@ -45,7 +46,7 @@ struct CpuWeight {
   cpu::PackedMatrix matrix;              // load_matrix: this rank's [rows, columns]
   std::vector<cpu::PackedMatrix> stack;  // load_stack: matrices of one shape
   cpu::FileMatrix embedding;             // load_embedding: mapped, in the file's form
-  std::vector<float> vector;  // load_vector: [n]
+  std::vector<float> vector;             // load_vector: [n]
 };
 
 // What one layer of the stage remembers: keys and values of this rank's heads, or one latent row per token,
@@ -70,9 +71,7 @@ struct CpuBackendOptions {
   std::optional<cpu::Isa> isa = {};  // nullopt: the fastest here
   KvConfig kv = {};  // page_tokens is a multiple of 16; page_count 0: a stage without attention
   std::vector<KvLayerShape> kv_layers = {};  // AttentionOp.layer indexes it
-  TensorShard shard = {};
-  // Sums a row block over the ranks in place; called by all_reduce when shard.count > 1.
-  std::function<void(std::span<float>)> sum_over_ranks = {};
+  RankGroup* ranks = nullptr;        // of the stage; none: this rank is alone. Must outlive the backend
   std::vector<unsigned> cores = {};  // thread t stays on cores[t], if there is one
   std::function<ThreadShare()> thread_share = {};  // asked at every begin(); none: always all threads
 };
@@ -89,18 +88,16 @@ class CpuBackend {
   CpuBackend& operator=(CpuBackend&&) noexcept;
   ~CpuBackend();
 
-  // [rows, columns] of any type; `cut` takes this rank's share (rows must divide by the rank count, columns
-  // by the rank count times the type's block). Drops the file's pages. Errors: unsupported (a size or a way
-  // of taking it apart that does not go with its type), malformed (a NaN where the type has none to compute
+  // [rows, columns] of any type, or the source's part of it: a part whose columns cut through blocks of the
+  // type becomes f32. Drops the file's pages. Errors: unsupported (a size or a way of taking it apart that
+  // does not go with its type, a part that is not in it), malformed (a NaN where the type has none to compute
   // with), out_of_memory.
-  Result<Weight> load_matrix(const formats::Checkpoint& checkpoint, const MatrixSource& source, Cut cut);
-  Result<Weight> load_stack(const formats::Checkpoint& checkpoint, std::span<const MatrixSource> sources,
-                            Cut cut);
+  Result<Weight> load_matrix(const formats::Checkpoint& checkpoint, const MatrixSource& source);
+  // The same part of all.
+  Result<Weight> load_stack(const formats::Checkpoint& checkpoint, std::span<const MatrixSource> sources);
   Result<Weight> load_embedding(const formats::Checkpoint& checkpoint, const formats::TensorInfo& info);
-  // The sources one after the other, as f32. Cut::rows takes this rank's share (the bias of a matrix cut by
-  // rows).
-  Result<Weight> load_vector(const formats::Checkpoint& checkpoint, std::span<const VectorSource> sources,
-                             Cut cut = Cut::none);
+  // The sources one after the other, as f32.
+  Result<Weight> load_vector(const formats::Checkpoint& checkpoint, std::span<const VectorSource> sources);
 
   void begin(const StepView& step);
   Tensor embed(const Weight& embedding, const StepView& step);
@@ -129,9 +126,13 @@ class CpuBackend {
   Tensor add(Tensor a, Tensor b);
   Tensor scale(Tensor x, float factor);  // in place
   Tensor softcap(Tensor x, float cap);   // in place
-  Tensor all_reduce(Tensor x);           // in place
+  Tensor zeros(Tensor x);
+  Tensor all_reduce(Tensor x);  // in place
+  Tensor all_gather(Tensor x, std::span<const uint32_t> counts);
+  bool failed() const;
   Tensor rows(Tensor x, std::span<const uint32_t> indices);
-  // The tensor's values, valid until the next begin(). Does not fail on the CPU.
+  // The tensor's values, valid until the next begin(). Error: the group's, if ranks did not come together in
+  // this step; the values would be worth nothing.
   Result<std::span<const float>> output(Tensor x);
 
   void copy_page(uint32_t from, uint32_t to);

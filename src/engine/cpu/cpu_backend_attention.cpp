@@ -27,7 +27,10 @@ CpuTensor CpuBackend::attend(Tensor queries, Tensor keys, Tensor values, const S
   SHOAL_ASSERT(sinks == nullptr || sinks->vector.size() == op.query_heads);
   cpu::KvCache& cache = state_->kv;
   SHOAL_ASSERT(op.layer < cache.layer_count() && op.kv_heads == cache.kv_heads(op.layer) &&
-               op.head_dim == cache.head_dim(op.layer) && op.query_heads % op.kv_heads == 0);
+               op.head_dim == cache.head_dim(op.layer));
+  const uint64_t heads_end = uint64_t{op.skipped_heads} + op.query_heads, group = op.group();
+  SHOAL_ASSERT(op.skipped_heads < group && heads_end <= op.kv_heads * group &&
+               heads_end > (op.kv_heads - 1) * group);
   SHOAL_ASSERT(queries.columns == op.query_heads * op.head_dim && keys.columns == op.kv_heads * op.head_dim &&
                values.columns == keys.columns);
   for (const SequenceRows& sequence : step.sequences) {

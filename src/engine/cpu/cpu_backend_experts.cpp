@@ -68,7 +68,7 @@ CpuTensor CpuBackend::experts(Tensor x, const Routing& routing, const ExpertWeig
   SHOAL_ASSERT(routing.experts.size() == size_t{x.rows} * routing.used &&
                routing.weights.size() == routing.experts.size());
   const uint32_t width = weights.gate.stack[0].rows(), columns = weights.down.stack[0].rows();
-  const cpu::ExpertPlan plan(routing.experts, routing.used, expert_count);
+  const cpu::ExpertPlan plan(routing.experts, routing.used, {weights.first_expert, expert_count});
   const uint64_t limit = std::max<uint64_t>(64, kScratchFloats / (3 * uint64_t{width} + columns));
   Tensor result = state_->allocate(x.rows, columns);
   std::memset(result.data, 0, size_t{x.rows} * columns * sizeof(float));
@@ -92,14 +92,15 @@ CpuTensor CpuBackend::experts(Tensor x, const Routing& routing, const ExpertWeig
   return result;
 }
 
-// Adds to the rows of each part its expert's piece of `bias` [experts, stride]: from `offset` on, as wide as
-// a row.
+// Adds to the rows of each part its expert's row of `bias`, [experts, columns of `rows`].
 void CpuBackend::State::add_expert_bias(const Tensor& rows, std::span<const cpu::ExpertPlan::Part> parts,
-                                        const Weight& bias, size_t stride, size_t offset) {
+                                        const Weight& bias) {
+  SHOAL_ASSERT(bias.vector.size() % rows.columns == 0 &&
+               parts.back().expert < bias.vector.size() / rows.columns);
   const uint32_t first = parts.front().first;
   pool.run(static_cast<uint32_t>(parts.size()), [&](uint32_t index, unsigned) {
     const cpu::ExpertPlan::Part& part = parts[index];
-    const float* values = bias.vector.data() + part.expert * stride + offset;
+    const float* values = bias.vector.data() + size_t{part.expert} * rows.columns;
     for (uint32_t slot = part.first; slot < part.end; ++slot)
       kernels.add(rows.row(slot - first), values, rows.columns, rows.row(slot - first));
   });
@@ -130,22 +131,12 @@ CpuTensor CpuBackend::State::expert_inputs(const Tensor& x, const cpu::ExpertPla
     }
   }
   product.run_jobs(jobs);
-  // A rank's share of the width; the biases are whole.
-  const size_t whole = size_t{width} * options.shard.count, offset = size_t{width} * options.shard.rank;
-  const size_t expected = whole * weights.gate.stack.size();
-  if (weights.gate_bias) {
-    SHOAL_ASSERT(weights.gate_bias->vector.size() == expected);
-    add_expert_bias(gate, parts, *weights.gate_bias, whole, offset);
-  }
-  if (weights.up_bias) {
-    SHOAL_ASSERT(weights.up_bias->vector.size() == expected);
-    add_expert_bias(up, parts, *weights.up_bias, whole, offset);
-  }
+  if (weights.gate_bias) add_expert_bias(gate, parts, *weights.gate_bias);
+  if (weights.up_bias) add_expert_bias(up, parts, *weights.up_bias);
   return backend.activate_multiply(gate, up, activation);
 }
 
-// down(inner) for the same slots: [slots, D]. The bias is added by the first rank alone, since ranks are
-// summed.
+// down(inner) for the same slots: [slots, D].
 CpuTensor CpuBackend::State::expert_outputs(const Tensor& inner, std::span<const cpu::ExpertPlan::Part> parts,
                                             const ExpertWeights<Weight>& weights) {
   const uint32_t first = parts.front().first, columns = weights.down.stack[0].rows();
@@ -162,10 +153,7 @@ CpuTensor CpuBackend::State::expert_outputs(const Tensor& inner, std::span<const
                     .output_stride = columns});
   }
   product.run_jobs(jobs);
-  if (weights.down_bias && options.shard.rank == 0) {
-    SHOAL_ASSERT(weights.down_bias->vector.size() == size_t{columns} * weights.down.stack.size());
-    add_expert_bias(outputs, parts, *weights.down_bias, columns, 0);
-  }
+  if (weights.down_bias) add_expert_bias(outputs, parts, *weights.down_bias);
   return outputs;
 }
 

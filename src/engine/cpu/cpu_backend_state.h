@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "engine/cpu/arena.h"
@@ -56,6 +57,10 @@ struct CpuBackend::State {
     return {memory.floats(), rows, columns, std::move(memory)};
   }
 
+  void note(Result<> exchange) {
+    if (!exchange) failure = std::move(exchange.error());
+  }
+
   // Calls function(first, end) for ranges of the rows of a tensor.
   template <class Function>
   void for_rows(uint32_t rows, uint32_t columns, Function function) {
@@ -94,8 +99,7 @@ struct CpuBackend::State {
                        const Activation& activation, CpuBackend& backend);
   Tensor expert_outputs(const Tensor& inner, std::span<const cpu::ExpertPlan::Part> parts,
                         const ExpertWeights<Weight>& weights);
-  void add_expert_bias(const Tensor& rows, std::span<const cpu::ExpertPlan::Part> parts, const Weight& bias,
-                       size_t stride, size_t offset);
+  void add_expert_bias(const Tensor& rows, std::span<const cpu::ExpertPlan::Part> parts, const Weight& bias);
 
   // Parts of delta_net: the channels convolved, with queries and keys normalised, head by head; then the
   // rule.
@@ -114,7 +118,8 @@ struct CpuBackend::State {
   cpu::AttentionPlan attention;
   cpu::LatentPlan latent;
   std::vector<CpuRopeTable> rope_tables;
-  Tensor returned;  // keeps the last output's values until the next step
+  Tensor returned;               // keeps the last output's values until the next step
+  std::optional<Error> failure;  // of the rank group, in this step
   uint64_t weight_bytes = 0;
 };
 

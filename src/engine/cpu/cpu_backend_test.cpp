@@ -34,7 +34,7 @@ class Layer {
  public:
   Layer(CpuBackend& b, const formats::Checkpoint& checkpoint) : b_(b) {
     auto matrix = [&](const char* name) {
-      return *b.load_matrix(checkpoint, {.tensor = checkpoint.find(name)}, Cut::none);
+      return *b.load_matrix(checkpoint, {.tensor = checkpoint.find(name)});
     };
     auto vector = [&](const char* name) {
       return *b.load_vector(checkpoint, std::array{VectorSource{.tensor = checkpoint.find(name)}});
@@ -205,43 +205,6 @@ TEST(CpuBackend, RotatesTheFirstValuesOfEachHeadAndTensorsOfOneHead) {
   }
 }
 
-TEST(CpuBackend, RanksOfAShardAddUpToTheWhole) {
-  formats::Checkpoint checkpoint = demo();
-  const formats::TensorInfo& gate = *checkpoint.find("blk.0.ffn_gate.weight");
-  const formats::TensorInfo& down = *checkpoint.find("blk.0.ffn_down.weight");
-  Random random(31);
-  std::vector<float> hidden = cpu::normal_values(256, random);
-  int32_t position = 0;
-  uint32_t page = 0;
-  SequenceRows rows = {0, 1, 0, {&page, 1}};
-  StepView step = {{}, {&position, 1}, {&rows, 1}, {}};
-  auto run = [&](CpuBackend& b) {
-    CpuWeight wide = *b.load_matrix(checkpoint, {.tensor = &gate}, Cut::rows),
-              narrow = *b.load_matrix(checkpoint, {.tensor = &down}, Cut::columns);
-    b.begin(step);
-    auto output = b.output(b.linear(b.linear(b.input(step, hidden), wide), narrow));
-    return std::vector<float>(output->begin(), output->end());
-  };
-  CpuBackend alone = backend();
-  std::vector<float> whole = run(alone), sum(whole.size());
-  for (uint32_t rank = 0; rank < 3; ++rank) {
-    CpuBackend b = backend({.shard = {rank, 3}, .sum_over_ranks = [](std::span<float>) {}});
-    std::vector<float> part = run(b);
-    for (size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
-  }
-  for (size_t i = 0; i < sum.size(); ++i) EXPECT_NEAR(sum[i], whole[i], 1e-4 * (1 + std::abs(whole[i])));
-}
-
-TEST(CpuBackend, RefusesSharesThatDoNotDivide) {
-  formats::Checkpoint checkpoint = demo();
-  CpuBackend b = backend({.shard = {0, 5}, .sum_over_ranks = [](std::span<float>) {}});
-  for (Cut cut : {Cut::rows, Cut::columns}) {
-    auto weight = b.load_matrix(checkpoint, {.tensor = checkpoint.find("blk.0.ffn_down.weight")}, cut);
-    ASSERT_FALSE(weight.has_value());
-    EXPECT_EQ(weight.error().code, ErrorCode::unsupported);
-  }
-}
-
 TEST(CpuBackend, EmbedsTheRowsOfTheFile) {
   formats::Checkpoint checkpoint = demo();
   const formats::TensorInfo& info = *checkpoint.find("token_embd.weight");
@@ -267,8 +230,7 @@ TEST(CpuBackend, CountsItsMemory) {
   EXPECT_EQ(b.memory().weight_bytes, 0u);
   KvLayerShape layer = {kKvHeads, kHeadDim};
   EXPECT_EQ(b.memory().kv_bytes, 64 * *CpuBackend::page_bytes(b.kv(), {&layer, 1}));
-  CpuWeight weight =
-      *b.load_matrix(checkpoint, {.tensor = checkpoint.find("blk.0.attn_q.weight")}, Cut::none);
+  CpuWeight weight = *b.load_matrix(checkpoint, {.tensor = checkpoint.find("blk.0.attn_q.weight")});
   EXPECT_EQ(b.memory().weight_bytes, weight.matrix.bytes());
   EXPECT_GT(weight.matrix.bytes(), 256u * 256);
 }

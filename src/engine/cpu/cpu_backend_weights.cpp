@@ -11,21 +11,18 @@ namespace shoal::engine {
 
 namespace {
 
-// This rank's part of a matrix.
-Result<cpu::MatrixShare> share_of(const cpu::FileMatrix& matrix, const TensorShard& shard, Cut cut,
-                                  const std::string& name) {
-  cpu::MatrixShare share = {.rows = matrix.rows(), .columns = matrix.columns()};
-  if (cut == Cut::none || shard.count == 1) return share;
-  uint32_t& size = cut == Cut::rows ? share.rows : share.columns;
-  const uint32_t whole = size;
-  size = whole / shard.count;
-  (cut == Cut::rows ? share.first_row : share.first_column) = size * shard.rank;
-  if (whole % shard.count != 0 || (cut == Cut::columns && !matrix.keeps_type(share))) {
-    return fail(ErrorCode::unsupported, fmt::format("{} {} of {} ({}) do not divide over {} ranks", whole,
-                                                    cut == Cut::rows ? "rows" : "columns", name,
-                                                    formats::to_string(matrix.type), shard.count));
+// The source's part of a matrix.
+Result<cpu::MatrixShare> share_of(const cpu::FileMatrix& matrix, const MatrixSource& source) {
+  const Slice &rows = source.part_rows, &columns = source.part_columns;
+  if (!rows.lies_in(matrix.rows()) || !columns.lies_in(matrix.columns())) {
+    return fail(ErrorCode::unsupported,
+                fmt::format("{} has {} rows and {} columns, which lack some of a rank's part",
+                            source.tensor->name, matrix.rows(), matrix.columns()));
   }
-  return share;
+  return cpu::MatrixShare{.first_row = rows.first,
+                          .rows = rows.size(matrix.rows()),
+                          .first_column = columns.first,
+                          .columns = columns.size(matrix.columns())};
 }
 
 // The file's pages of a tensor and of the scales beside it.
@@ -37,16 +34,15 @@ void drop_pages(const formats::Checkpoint& checkpoint, const formats::TensorInfo
 
 }  // namespace
 
-Result<CpuWeight> CpuBackend::load_matrix(const formats::Checkpoint& checkpoint, const MatrixSource& source,
-                                          Cut cut) {
-  SHOAL_TRY(Weight stack, load_stack(checkpoint, {&source, 1}, cut));
+Result<CpuWeight> CpuBackend::load_matrix(const formats::Checkpoint& checkpoint, const MatrixSource& source) {
+  SHOAL_TRY(Weight stack, load_stack(checkpoint, {&source, 1}));
   Weight weight;
   weight.matrix = std::move(stack.stack.front());
   return weight;
 }
 
 Result<CpuWeight> CpuBackend::load_stack(const formats::Checkpoint& checkpoint,
-                                         std::span<const MatrixSource> sources, Cut cut) {
+                                         std::span<const MatrixSource> sources) {
   SHOAL_ASSERT(!sources.empty());
   std::vector<cpu::FileMatrix> files;
   for (const MatrixSource& source : sources) {
@@ -57,10 +53,11 @@ Result<CpuWeight> CpuBackend::load_stack(const formats::Checkpoint& checkpoint,
           fmt::format("{} has {} rows and {} columns, {} has {} and {}", source.tensor->name, file.rows(),
                       file.columns(), sources[0].tensor->name, files[0].rows(), files[0].columns()));
     }
+    SHOAL_ASSERT(source.part_rows == sources[0].part_rows && source.part_columns == sources[0].part_columns);
     files.push_back(file);
   }
   const std::string& name = sources[0].tensor->name;
-  SHOAL_TRY(const cpu::MatrixShare share, share_of(files[0], state_->options.shard, cut, name));
+  SHOAL_TRY(const cpu::MatrixShare share, share_of(files[0], sources[0]));
   auto drop = [&](size_t first, size_t end) {
     const formats::TensorInfo* last = nullptr;
     for (size_t i = first; i < end; ++i) {
@@ -119,27 +116,22 @@ Result<> append_values(const formats::Checkpoint& checkpoint, const VectorSource
   const uint64_t first_row = source.index.value_or(0) * (count / info.shape.back());
   SHOAL_TRY_VOID(formats::dequantise_rows(checkpoint, info, first_row, whole));
   const uint32_t chosen = source.values.size(static_cast<uint32_t>(count));
-  for (uint32_t i = 0; i < chosen; ++i) values.push_back(mapped(whole[source.values.at(i)], source.map));
+  if (!source.part.lies_in(chosen)) {
+    return fail(ErrorCode::unsupported,
+                fmt::format("tensor {} has {} values, which lack some of a rank's part", info.name, chosen));
+  }
+  const uint32_t size = source.part.size(chosen);
+  for (uint32_t i = 0; i < size; ++i)
+    values.push_back(mapped(whole[source.values.at(source.part.first + i)], source.map));
   return {};
 }
 
 }  // namespace
 
 Result<CpuWeight> CpuBackend::load_vector(const formats::Checkpoint& checkpoint,
-                                          std::span<const VectorSource> sources, Cut cut) {
+                                          std::span<const VectorSource> sources) {
   Weight weight;
   for (const VectorSource& source : sources) SHOAL_TRY_VOID(append_values(checkpoint, source, weight.vector));
-  const TensorShard& shard = state_->options.shard;
-  if (cut == Cut::rows && shard.count > 1) {
-    if (weight.vector.size() % shard.count != 0) {
-      return fail(ErrorCode::unsupported,
-                  fmt::format("{} values of {} do not divide over {} ranks", weight.vector.size(),
-                              sources.front().tensor->name, shard.count));
-    }
-    size_t share = weight.vector.size() / shard.count;
-    auto first = weight.vector.begin() + static_cast<std::ptrdiff_t>(share * shard.rank);
-    weight.vector = std::vector<float>(first, first + static_cast<std::ptrdiff_t>(share));
-  }
   state_->weight_bytes += weight.vector.size() * sizeof(float);
   return weight;
 }

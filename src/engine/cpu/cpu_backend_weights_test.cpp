@@ -37,9 +37,8 @@ formats::Checkpoint fixture(const std::string& name) {
   return *std::move(checkpoint);
 }
 
-CpuBackend backend(TensorShard shard = {}) {
-  auto created =
-      CpuBackend::create({.thread_count = 2, .shard = shard, .sum_over_ranks = [](std::span<float>) {}});
+CpuBackend backend() {
+  auto created = CpuBackend::create({.thread_count = 2});
   EXPECT_TRUE(created.has_value());
   return *std::move(created);
 }
@@ -91,7 +90,7 @@ TEST(CpuWeights, EveryMatrixOfEveryFormatMultipliesAsItsExactValuesDo) {
     for (const TensorInfo& info : checkpoint.tensors()) {
       if (info.shape.size() < 2 || info.shape.size() > 3 || info.shape[info.shape.size() - 2] == 1) continue;
       const uint32_t index = info.shape.size() == 3 ? static_cast<uint32_t>(info.shape[0]) - 1 : 0;
-      auto weight = b.load_matrix(checkpoint, {.tensor = &info, .index = index}, Cut::none);
+      auto weight = b.load_matrix(checkpoint, {.tensor = &info, .index = index});
       ASSERT_TRUE(weight.has_value()) << name << " " << info.name << ": " << weight.error().message;
       const std::vector<float> input = whole_numbers(static_cast<uint32_t>(info.shape.back()));
       const std::vector<float> seen = input_step(b, input, [&](CpuTensor x) { return b.linear(x, *weight); });
@@ -111,7 +110,7 @@ TEST(CpuWeights, ExactMatricesMeetActivationsAsTheyAre) {
   ASSERT_NE(router.scales, nullptr) << "the fixture's router is quantised";
   std::vector<float> input(router.shape.back());
   for (size_t i = 0; i < input.size(); ++i) input[i] = 1 / static_cast<float>(3 + 7 * i);
-  auto weight = b.load_matrix(checkpoint, {.tensor = &router, .exact = true}, Cut::none);
+  auto weight = b.load_matrix(checkpoint, {.tensor = &router, .exact = true});
   ASSERT_TRUE(weight.has_value()) << weight.error().message;
   const std::vector<float> seen = input_step(b, input, [&](CpuTensor x) { return b.linear(x, *weight); });
   expect_product(exact_values(checkpoint, router, 0), input, seen);
@@ -149,36 +148,16 @@ TEST(CpuWeights, StackOfHeadsMultipliesHeadByHead) {
   std::vector<MatrixSource> sources;
   for (uint32_t head = 0; head < 3; ++head)
     sources.push_back({.tensor = &info, .rows = {head * 16, 8, 0, 1}});
-  const CpuWeight stack = *b.load_stack(checkpoint, sources, Cut::none);
+  const CpuWeight stack = *b.load_stack(checkpoint, sources);
   cpu::Random random(3);
   const std::vector<float> input = cpu::normal_values(size_t{3} * columns, random);
   const std::vector<float> seen = input_step(b, input, [&](CpuTensor x) { return b.head_linear(x, stack); });
   ASSERT_EQ(seen.size(), 24u);
   for (uint32_t head = 0; head < 3; ++head) {
-    const CpuWeight alone = *b.load_matrix(checkpoint, sources[head], Cut::none);
+    const CpuWeight alone = *b.load_matrix(checkpoint, sources[head]);
     const std::span part = std::span(input).subspan(size_t{head} * columns, columns);
     EXPECT_TRUE(cpu::same_bits(input_step(b, part, [&](CpuTensor x) { return b.linear(x, alone); }),
                                std::span(seen).subspan(size_t{head} * 8, 8)));
-  }
-}
-
-TEST(CpuWeights, RanksTakeTheirRowsAndColumns) {
-  const formats::Checkpoint checkpoint = fixture("mlx/mlx_dense-4bit");
-  const TensorInfo& info = *checkpoint.find("model.layers.0.mlp.gate_proj.weight");
-  CpuBackend whole = backend();
-  const CpuWeight all = *whole.load_matrix(checkpoint, {.tensor = &info}, Cut::none);
-  for (uint32_t rank = 0; rank < 2; ++rank) {
-    CpuBackend b = backend({.rank = rank, .count = 2});
-    const CpuWeight rows = *b.load_matrix(checkpoint, {.tensor = &info}, Cut::rows);
-    EXPECT_EQ(rows.matrix.rows(), all.matrix.rows() / 2);
-    auto columns = b.load_matrix(checkpoint, {.tensor = &info}, Cut::columns);
-    const bool divides = info.shape[1] % (uint64_t{2} * info.group_columns) == 0;
-    ASSERT_EQ(columns.has_value(), divides);
-    if (divides) {
-      EXPECT_EQ(columns->matrix.columns(), all.matrix.columns() / 2);
-    } else {
-      EXPECT_EQ(columns.error().code, ErrorCode::unsupported);
-    }
   }
 }
 
@@ -193,7 +172,7 @@ TEST(CpuWeights, RefusesSourcesThatTheTensorDoesNotHave) {
         MatrixSource{.tensor = &info, .rows = {rows, 0, 0, 1}},
         MatrixSource{.tensor = &info, .rows = {0, 2, rows, 2}},
         MatrixSource{.tensor = &info, .columns = {0, 4'000'000'000u, 4'000'000'000u, 4'000'000'000u}}}) {
-    auto weight = b.load_matrix(checkpoint, source, Cut::none);
+    auto weight = b.load_matrix(checkpoint, source);
     ASSERT_FALSE(weight.has_value());
     EXPECT_EQ(weight.error().code, ErrorCode::unsupported);
   }

@@ -6,22 +6,23 @@
 
 namespace shoal::engine::cpu {
 
-ExpertPlan::ExpertPlan(std::span<const uint32_t> experts, uint32_t used, uint32_t expert_count)
+ExpertPlan::ExpertPlan(std::span<const uint32_t> experts, uint32_t used, Held held)
     : used_(used),
-      first_slot_(size_t{expert_count} + 1),
+      first_slot_(size_t{held.count} + 1),
       rows_(experts.size()),
       slots_(experts.size()),
       places_(experts.size()) {
   SHOAL_ASSERT(used > 0 && experts.size() % used == 0 && experts.size() <= UINT32_MAX);
+  // An expert before the first wraps round, and is as far away as those behind the last.
+  const auto bin_of = [&](uint32_t expert) { return std::min(expert - held.first, held.count); };
   for (uint32_t expert : experts) {
-    SHOAL_ASSERT(expert < expert_count);
-    ++first_slot_[expert + 1];
+    if (bin_of(expert) < held.count) ++first_slot_[bin_of(expert) + 1];
   }
-  for (uint32_t expert = 0; expert < expert_count; ++expert) first_slot_[expert + 1] += first_slot_[expert];
+  for (uint32_t bin = 0; bin < held.count; ++bin) first_slot_[bin + 1] += first_slot_[bin];
 
-  std::vector<uint32_t> next(first_slot_.begin(), first_slot_.end() - 1);
+  std::vector<uint32_t> next = first_slot_;
   for (size_t index = 0; index < experts.size(); ++index) {
-    uint32_t slot = next[experts[index]]++;
+    uint32_t slot = next[bin_of(experts[index])]++;
     size_t row = index / used;
     rows_[slot] = static_cast<uint32_t>(row);
     // Into the row's list, which stays sorted: rows have few experts.

@@ -11,11 +11,16 @@ namespace shoal::engine::cpu {
 
 class ExpertPlan {
  public:
-  // `experts` [rows * used], each < expert_count (asserted), in any order within a row.
-  ExpertPlan(std::span<const uint32_t> experts, uint32_t used, uint32_t expert_count);
+  struct Held {  // the experts that are here
+    uint32_t first;
+    uint32_t count;
+  };
+  // `experts` [rows * used], in any order within a row. Those that are not `held` get slots after all others,
+  // which no part has.
+  ExpertPlan(std::span<const uint32_t> experts, uint32_t used, Held held);
 
-  struct Part {  // slots [first, end) of one expert
-    uint32_t expert;
+  struct Part {       // slots [first, end) of one expert
+    uint32_t expert;  // counted from the first that is held
     uint32_t first;
     uint32_t end;
   };
@@ -23,8 +28,8 @@ class ExpertPlan {
   // the last.
   std::vector<Part> parts(uint32_t first, uint32_t limit) const;
 
-  uint32_t slot_count() const { return static_cast<uint32_t>(rows_.size()); }
-  const uint32_t* rows() const { return rows_.data(); }  // of slots
+  uint32_t slot_count() const { return first_slot_.back(); }  // of experts that are held
+  const uint32_t* rows() const { return rows_.data(); }       // of slots
   // The slots of a row, ascending, and for each the place in the row's experts that it serves.
   std::span<const uint32_t> slots(uint32_t row) const {
     return std::span(slots_).subspan(row * used_, used_);
@@ -35,7 +40,7 @@ class ExpertPlan {
 
  private:
   size_t used_;
-  std::vector<uint32_t> first_slot_;  // [expert_count + 1]
+  std::vector<uint32_t> first_slot_;  // [held experts + 1]
   std::vector<uint32_t> rows_;
   std::vector<uint32_t> slots_;
   std::vector<uint32_t> places_;

@@ -29,39 +29,24 @@ CpuWeight vector_of(std::vector<float> values) {
 }
 
 std::vector<float> add_expert(CpuWeight& stack, TensorType type, uint32_t rows, uint32_t columns,
-                              bool cut_rows, uint32_t rank, uint32_t ranks, Random& random) {
+                              Random& random) {
   Bytes file = cpu::random_weights(type, rows, columns, random);
   std::vector<float> values(size_t{rows} * columns);
   EXPECT_TRUE(formats::dequantise(type, file, values).has_value());
-  // This rank's share, cut from the values: test weights are f32 where there are ranks.
-  EXPECT_TRUE(ranks == 1 || type == TensorType::f32);
-  if (ranks == 1) {
-    stack.stack.push_back(cpu::pack(type, file, rows, columns));
-    return values;
-  }
-  uint32_t share_rows = cut_rows ? rows / ranks : rows, share_columns = cut_rows ? columns : columns / ranks;
-  Bytes share(size_t{share_rows} * share_columns * sizeof(float));
-  for (size_t r = 0; r < share_rows; ++r) {
-    size_t row = cut_rows ? r + size_t{rank} * share_rows : r;
-    size_t column = cut_rows ? 0 : size_t{rank} * share_columns;
-    std::memcpy(share.data() + r * share_columns * sizeof(float), &values[row * columns + column],
-                share_columns * sizeof(float));
-  }
-  stack.stack.push_back(cpu::pack(type, share, share_rows, share_columns));
+  stack.stack.push_back(cpu::pack(type, file, rows, columns));
   return values;
 }
 
-Mixture random_mixture(TensorType type, uint32_t experts, uint32_t hidden, uint32_t width, bool biased,
-                       uint32_t rank = 0, uint32_t ranks = 1) {
+Mixture random_mixture(TensorType type, uint32_t experts, uint32_t hidden, uint32_t width, bool biased) {
   Random random(31);
   Mixture m;
   m.experts = experts;
   m.hidden = hidden;
   m.width = width;
   for (uint32_t e = 0; e < experts; ++e) {
-    m.gate.push_back(add_expert(m.weights.gate, type, width, hidden, true, rank, ranks, random));
-    m.up.push_back(add_expert(m.weights.up, type, width, hidden, true, rank, ranks, random));
-    m.down.push_back(add_expert(m.weights.down, type, hidden, width, false, rank, ranks, random));
+    m.gate.push_back(add_expert(m.weights.gate, type, width, hidden, random));
+    m.up.push_back(add_expert(m.weights.up, type, width, hidden, random));
+    m.down.push_back(add_expert(m.weights.down, type, hidden, width, random));
   }
   if (biased) {
     m.weights.gate_bias = vector_of(normal_values(size_t{experts} * width, random));
@@ -210,16 +195,21 @@ TEST(Experts, ARowDependsNeitherOnItsNeighboursNorOnTheOrderOfItsExperts) {
   }
 }
 
-TEST(Experts, RanksSumToTheWhole) {
-  Mixture whole = random_mixture(TensorType::f32, 5, 48, 60, true);
+// Rows find some of their experts here and some on other ranks, or none.
+TEST(Experts, RanksWithExpertsOfTheirOwnSumToTheWhole) {
+  Mixture whole = random_mixture(TensorType::q8_0, 5, 64, 64, true);
   Random random(35);
-  std::vector<float> x = normal_values(size_t{10} * 48, random);
+  std::vector<float> x = normal_values(size_t{10} * 64, random);
   CpuRouting routing = random_routing(10, 2, 5, random);
   std::vector<float> expected = run(whole, x, routing), sum(expected.size());
-  for (uint32_t rank = 0; rank < 3; ++rank) {
-    Mixture share = random_mixture(TensorType::f32, 5, 48, 60, true, rank, 3);
-    std::vector<float> part =
-        run(share, x, routing, {.shard = {rank, 3}, .sum_over_ranks = [](std::span<float>) {}});
+  for (const auto& [first, end] : {std::pair(0u, 1u), {1u, 4u}, {4u, 5u}}) {
+    Mixture share = whole;
+    share.weights.first_expert = first;
+    for (CpuWeight* stack : {&share.weights.gate, &share.weights.up, &share.weights.down})
+      stack->stack = {stack->stack.begin() + first, stack->stack.begin() + end};
+    for (auto* bias : {&share.weights.gate_bias, &share.weights.up_bias, &share.weights.down_bias})
+      (*bias)->vector = {(*bias)->vector.begin() + 64 * first, (*bias)->vector.begin() + 64 * end};
+    std::vector<float> part = run(share, x, routing);
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
   }
   for (size_t i = 0; i < sum.size(); ++i)
@@ -246,7 +236,7 @@ TEST(Experts, HostileRowsStayAlone) {
 
 TEST(ExpertPlan, NumbersSlotsByExpertThenRowAndCutsThemWithinALimit) {
   std::vector<uint32_t> experts = {3, 0, 3, 1, 0, 3};  // rows 0, 1, 2 with two each
-  cpu::ExpertPlan plan(experts, 2, 5);
+  cpu::ExpertPlan plan(experts, 2, {0, 5});
   EXPECT_EQ(std::vector<uint32_t>(plan.rows(), plan.rows() + 6), (std::vector<uint32_t>{0, 2, 1, 0, 1, 2}));
   EXPECT_TRUE(std::ranges::equal(plan.slots(0), std::vector<uint32_t>{0, 3}));
   EXPECT_TRUE(std::ranges::equal(plan.places(0), std::vector<uint32_t>{1, 0}));

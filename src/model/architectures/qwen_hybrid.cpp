@@ -70,7 +70,7 @@ DeltaNetSpec delta_net(const HybridModel& model, const std::string& prefix, cons
   DeltaNetSpec delta;
   delta.op = model.delta;
   name_projections(delta, prefix, model.sizes.hidden_size);
-  delta.taps = taps_of(prefix + "conv1d.weight", model.delta, checkpoint);
+  delta.taps = {taps_of(prefix + "conv1d.weight", model.delta, checkpoint)};
   delta.decay_bias = TensorRef(prefix + "dt_bias");
   delta.decay = TensorRef(prefix + "A_log");
   delta.decay_map = engine::VectorMap::negative_exponential;
@@ -109,7 +109,7 @@ FeedForwardSpec feed_forward(const HybridModel& model, uint32_t layer, const std
 bool has_whole_norms(const DecoderSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
     const auto* delta = std::get_if<DeltaNetSpec>(&layer.mixer);
-    if (delta && delta->op.kernel != 1) return delta->taps.shape.back() == 1;
+    if (delta && delta->op.kernel != 1) return delta->taps.front().shape.back() == 1;
   }
   return false;
 }

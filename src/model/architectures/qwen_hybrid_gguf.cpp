@@ -95,8 +95,8 @@ DeltaNetSpec delta_net(const HybridModel& model, const std::string& prefix, cons
     delta.decay_input = TensorRef(prefix + "ssm_alpha.weight");
     delta.rate_input = TensorRef(prefix + "ssm_beta.weight");
   }
-  delta.taps = TensorRef(prefix + "ssm_conv1d.weight");
-  delta.taps.shape = {delta.op.channels(), delta.op.kernel};
+  delta.taps = {TensorRef(prefix + "ssm_conv1d.weight")};
+  delta.taps.front().shape = {delta.op.channels(), delta.op.kernel};
   delta.decay_bias = TensorRef(prefix + "ssm_dt.bias");
   delta.decay = TensorRef(prefix + "ssm_a");
   delta.norm = TensorRef(prefix + "ssm_norm.weight");

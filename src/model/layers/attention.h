@@ -22,6 +22,26 @@ typename B::Tensor biased(B& b, const typename B::Tensor& x, const std::optional
   return bias ? b.add_bias(x, *bias) : x;
 }
 
+// What a rank adds that holds nothing of a mixer or feed-forward: zeros. The bias comes after the sum.
+template <engine::Backend B>
+class NothingLayer {
+ public:
+  using Tensor = typename B::Tensor;
+
+  static Result<NothingLayer> load(const Loader<B>& loader, const TensorRef& bias) {
+    NothingLayer layer;
+    SHOAL_TRY_VOID(loader.vector(bias, engine::VectorMap::none, layer.bias_));
+    return layer;
+  }
+
+  Tensor mix(B&, const Tensor& x, const engine::StepView&, uint32_t) const { return x; }
+  Tensor project(B& b, const Tensor& x) const { return biased(b, b.all_reduce(b.zeros(x)), bias_); }
+  Tensor run(B& b, const Tensor& x) const { return project(b, x); }
+
+ private:
+  std::optional<typename B::Weight> bias_;
+};
+
 // `spec` must outlive the layer.
 template <engine::Backend B>
 class AttentionLayer {
@@ -31,13 +51,12 @@ class AttentionLayer {
 
   static Result<AttentionLayer> load(const Loader<B>& loader, const DecoderSpec& model,
                                      const AttentionSpec& spec) {
-    using engine::Cut;
     AttentionLayer layer(spec, model.norm_epsilon);
     const std::pair<const TensorRef&, Weight&> rows[] = {
         {spec.query, layer.query_}, {spec.key, layer.key_}, {spec.value, layer.value_}};
-    for (const auto& [ref, weight] : rows) SHOAL_TRY_VOID(loader.matrix(ref, Cut::rows, weight));
-    SHOAL_TRY_VOID(loader.matrix(spec.gate, Cut::rows, layer.gate_));
-    SHOAL_TRY_VOID(loader.matrix(spec.output, Cut::columns, layer.output_));
+    for (const auto& [ref, weight] : rows) SHOAL_TRY_VOID(loader.matrix(ref, weight));
+    SHOAL_TRY_VOID(loader.matrix(spec.gate, layer.gate_));
+    SHOAL_TRY_VOID(loader.matrix(spec.output, layer.output_));
     const std::pair<const TensorRef&, std::optional<Weight>&> vectors[] = {
         {spec.query_bias, layer.query_bias_}, {spec.key_bias, layer.key_bias_},
         {spec.value_bias, layer.value_bias_}, {spec.output_bias, layer.output_bias_},
@@ -70,7 +89,9 @@ class AttentionLayer {
                                  .head_dim = spec.head_dim,
                                  .scale = spec.scale,
                                  .window = spec.window,
-                                 .softcap = spec.softcap};
+                                 .softcap = spec.softcap,
+                                 .group_heads = spec.group_heads,
+                                 .skipped_heads = spec.skipped_heads};
     const Tensor heads = b.attend(query, key, value, step, op, sinks_ ? &*sinks_ : nullptr);
     if (!gate_) return heads;
     const Tensor gate = biased(b, projected[3], gate_bias_);

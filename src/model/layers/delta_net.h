@@ -17,7 +17,6 @@ class DeltaNetLayer {
 
   static Result<DeltaNetLayer> load(const Loader<B>& loader, const DecoderSpec& model,
                                     const DeltaNetSpec& spec) {
-    using engine::Cut;
     DeltaNetLayer layer(spec, model.norm_epsilon);
     const std::pair<const TensorRef&, Weight&> rows[] = {{spec.query, layer.query_},
                                                          {spec.key, layer.key_},
@@ -25,12 +24,13 @@ class DeltaNetLayer {
                                                          {spec.gate, layer.gate_},
                                                          {spec.decay_input, layer.decay_input_},
                                                          {spec.rate_input, layer.rate_input_}};
-    for (const auto& [ref, weight] : rows) SHOAL_TRY_VOID(loader.matrix(ref, Cut::rows, weight));
-    SHOAL_TRY_VOID(loader.matrix(spec.output, Cut::columns, layer.output_));
-    const std::pair<const TensorRef&, Weight&> vectors[] = {
-        {spec.taps, layer.taps_}, {spec.decay_bias, layer.decay_bias_}, {spec.norm, layer.norm_}};
+    for (const auto& [ref, weight] : rows) SHOAL_TRY_VOID(loader.matrix(ref, weight));
+    SHOAL_TRY_VOID(loader.matrix(spec.output, layer.output_));
+    const std::pair<const TensorRef&, Weight&> vectors[] = {{spec.decay_bias, layer.decay_bias_},
+                                                            {spec.norm, layer.norm_}};
     for (const auto& [ref, weight] : vectors)
       SHOAL_TRY_VOID(loader.vector(ref, engine::VectorMap::none, weight));
+    SHOAL_TRY_VOID(loader.vectors(spec.taps, engine::VectorMap::none, layer.taps_));
     SHOAL_TRY_VOID(loader.vector(spec.decay, spec.decay_map, layer.decay_));
     return layer;
   }
@@ -45,7 +45,10 @@ class DeltaNetLayer {
     return b.activate_multiply(in[3], b.head_norm(values, norm_, op.value_dim, epsilon_), {});
   }
 
-  Tensor project(B& b, const Tensor& values) const { return b.all_reduce(b.linear(values, output_)); }
+  Tensor project(B& b, const Tensor& values) const {
+    const Tensor added = b.linear(values, output_);
+    return spec_->is_whole ? added : b.all_reduce(added);
+  }
 
  private:
   DeltaNetLayer(const DeltaNetSpec& spec, float epsilon) : spec_(&spec), epsilon_(epsilon) {}

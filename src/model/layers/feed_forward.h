@@ -17,11 +17,10 @@ class DenseLayer {
   using Weight = typename B::Weight;
 
   static Result<DenseLayer> load(const Loader<B>& loader, const DenseSpec& spec) {
-    using engine::Cut;
     DenseLayer layer(spec);
-    SHOAL_TRY_VOID(loader.matrix(spec.gate, Cut::rows, layer.gate_));
-    SHOAL_TRY_VOID(loader.matrix(spec.up, Cut::rows, layer.up_));
-    SHOAL_TRY_VOID(loader.matrix(spec.down, Cut::columns, layer.down_));
+    SHOAL_TRY_VOID(loader.matrix(spec.gate, layer.gate_));
+    SHOAL_TRY_VOID(loader.matrix(spec.up, layer.up_));
+    SHOAL_TRY_VOID(loader.matrix(spec.down, layer.down_));
     const std::pair<const TensorRef&, std::optional<Weight>&> biases[] = {{spec.gate_bias, layer.gate_bias_},
                                                                           {spec.up_bias, layer.up_bias_},
                                                                           {spec.down_bias, layer.down_bias_}};
@@ -56,39 +55,45 @@ class MixtureLayer {
   using Weight = typename B::Weight;
 
   static Result<MixtureLayer> load(const Loader<B>& loader, const MixtureSpec& spec) {
-    using engine::Cut;
     MixtureLayer layer(spec);
     SHOAL_TRY_VOID(loader.exact_matrix(spec.router, layer.router_));
     SHOAL_TRY_VOID(loader.vector(spec.router_bias, engine::VectorMap::none, layer.router_bias_));
     SHOAL_TRY_VOID(loader.vector(spec.choice_bias, engine::VectorMap::none, layer.choice_bias_));
-    SHOAL_TRY_VOID(loader.stack(spec.gate, Cut::rows, layer.experts_.gate));
-    SHOAL_TRY_VOID(loader.stack(spec.up, Cut::rows, layer.experts_.up));
-    SHOAL_TRY_VOID(loader.stack(spec.down, Cut::columns, layer.experts_.down));
-    SHOAL_TRY_VOID(loader.vectors(spec.gate_bias, layer.experts_.gate_bias));
-    SHOAL_TRY_VOID(loader.vectors(spec.up_bias, layer.experts_.up_bias));
-    SHOAL_TRY_VOID(loader.vectors(spec.down_bias, layer.experts_.down_bias));
+    if (!spec.gate.empty()) SHOAL_TRY_VOID(layer.load_experts(loader));
     if (spec.shared) {
       SHOAL_TRY(DenseLayer<B> shared, DenseLayer<B>::load(loader, *spec.shared));
       layer.shared_.emplace(std::move(shared));
     }
-    SHOAL_TRY_VOID(loader.matrix(spec.shared_gate, Cut::none, layer.shared_gate_));
+    SHOAL_TRY_VOID(loader.matrix(spec.shared_gate, layer.shared_gate_));
     return layer;
   }
 
   Tensor run(B& b, const Tensor& x) const {
+    if (spec_->gate.empty()) return b.all_reduce(shared(b, x));
     const Tensor logits = biased(b, b.linear(x, router_), router_bias_);  // [T, E]
     const auto routing = b.route(logits, choice_bias_ ? &*choice_bias_ : nullptr, spec_->router_op);
-    Tensor sum = b.experts(x, routing, experts_, spec_->activation);
-    if (shared_) {
-      Tensor shared = shared_->partial(b, x);
-      if (shared_gate_) shared = b.gate_rows(shared, b.linear(x, *shared_gate_));
-      sum = b.add(sum, shared);
-    }
-    return b.all_reduce(sum);
+    const Tensor sum = b.experts(x, routing, experts_, spec_->activation);
+    return b.all_reduce(shared_ ? b.add(sum, shared(b, x)) : sum);
   }
 
  private:
   explicit MixtureLayer(const MixtureSpec& spec) : spec_(&spec) {}
+
+  Result<> load_experts(const Loader<B>& loader) {
+    SHOAL_TRY_VOID(loader.stack(spec_->gate, experts_.gate));
+    SHOAL_TRY_VOID(loader.stack(spec_->up, experts_.up));
+    SHOAL_TRY_VOID(loader.stack(spec_->down, experts_.down));
+    SHOAL_TRY_VOID(loader.vectors(spec_->gate_bias, experts_.gate_bias));
+    SHOAL_TRY_VOID(loader.vectors(spec_->up_bias, experts_.up_bias));
+    SHOAL_TRY_VOID(loader.vectors(spec_->down_bias, experts_.down_bias));
+    experts_.first_expert = spec_->first_expert;
+    return {};
+  }
+
+  Tensor shared(B& b, const Tensor& x) const {
+    const Tensor shared = shared_->partial(b, x);
+    return shared_gate_ ? b.gate_rows(shared, b.linear(x, *shared_gate_)) : shared;
+  }
 
   const MixtureSpec* spec_;
   Weight router_;

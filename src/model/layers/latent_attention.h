@@ -19,20 +19,19 @@ class LatentAttentionLayer {
 
   static Result<LatentAttentionLayer> load(const Loader<B>& loader, const DecoderSpec& model,
                                            const LatentAttentionSpec& spec) {
-    using engine::Cut;
     LatentAttentionLayer layer(spec);
     if (spec.query_rank == 0) {
-      SHOAL_TRY_VOID(loader.matrix(spec.query, Cut::rows, layer.query_));
+      SHOAL_TRY_VOID(loader.matrix(spec.query, layer.query_));
     } else {
-      SHOAL_TRY_VOID(loader.matrix(spec.query_down, Cut::none, layer.query_down_.emplace()));
+      SHOAL_TRY_VOID(loader.matrix(spec.query_down, layer.query_down_.emplace()));
       SHOAL_TRY_VOID(loader.vector(spec.query_down_norm, model.norm_map, layer.query_down_norm_));
-      SHOAL_TRY_VOID(loader.matrix(spec.query_up, Cut::rows, layer.query_));
+      SHOAL_TRY_VOID(loader.matrix(spec.query_up, layer.query_));
     }
-    SHOAL_TRY_VOID(loader.matrix(spec.latent_down, Cut::none, layer.latent_down_));
+    SHOAL_TRY_VOID(loader.matrix(spec.latent_down, layer.latent_down_));
     SHOAL_TRY_VOID(loader.vector(spec.latent_norm, model.norm_map, layer.latent_norm_));
-    SHOAL_TRY_VOID(loader.stack(spec.key_up, Cut::none, layer.key_up_));
-    SHOAL_TRY_VOID(loader.stack(spec.value_up, Cut::none, layer.value_up_));
-    SHOAL_TRY_VOID(loader.matrix(spec.output, Cut::columns, layer.output_));
+    SHOAL_TRY_VOID(loader.stack(spec.key_up, layer.key_up_));
+    SHOAL_TRY_VOID(loader.stack(spec.value_up, layer.value_up_));
+    SHOAL_TRY_VOID(loader.matrix(spec.output, layer.output_));
     const std::pair<const TensorRef&, std::optional<Weight>&> biases[] = {
         {spec.query_down_bias, layer.query_down_bias_},
         {spec.latent_down_bias, layer.latent_down_bias_},

@@ -22,36 +22,36 @@ class Loader {
 
   Loader(B& backend, const formats::Checkpoint& checkpoint) : backend_(backend), checkpoint_(checkpoint) {}
 
-  Result<> matrix(const TensorRef& ref, engine::Cut cut, Weight& weight) const {
+  Result<> matrix(const TensorRef& ref, Weight& weight) const {
     SHOAL_TRY(engine::MatrixSource source, matrix_source(ref));
     formats::TensorInfo row = *source.tensor;
     if (row.shape.size() == 1) {  // some files hold a matrix of one row as a vector
       row.shape.insert(row.shape.begin(), 1);
       source.tensor = &row;
     }
-    SHOAL_TRY(weight, backend_.load_matrix(checkpoint_, source, cut));
+    SHOAL_TRY(weight, backend_.load_matrix(checkpoint_, source));
     return {};
   }
 
-  Result<> matrix(const TensorRef& ref, engine::Cut cut, std::optional<Weight>& weight) const {
-    return ref.empty() ? Result<>() : matrix(ref, cut, weight.emplace());
+  Result<> matrix(const TensorRef& ref, std::optional<Weight>& weight) const {
+    return ref.empty() ? Result<>() : matrix(ref, weight.emplace());
   }
 
   // A matrix whose rounding errors would exchange experts.
   Result<> exact_matrix(const TensorRef& ref, Weight& weight) const {
     SHOAL_TRY(engine::MatrixSource source, matrix_source(ref));
     source.exact = true;
-    SHOAL_TRY(weight, backend_.load_matrix(checkpoint_, source, engine::Cut::none));
+    SHOAL_TRY(weight, backend_.load_matrix(checkpoint_, source));
     return {};
   }
 
-  Result<> stack(std::span<const TensorRef> refs, engine::Cut cut, Weight& weight) const {
+  Result<> stack(std::span<const TensorRef> refs, Weight& weight) const {
     std::vector<engine::MatrixSource> sources;
     sources.reserve(refs.size());
     for (const TensorRef& ref : refs) {
       SHOAL_TRY(sources.emplace_back(), matrix_source(ref));
     }
-    SHOAL_TRY(weight, backend_.load_stack(checkpoint_, sources, cut));
+    SHOAL_TRY(weight, backend_.load_stack(checkpoint_, sources));
     return {};
   }
 
@@ -69,7 +69,8 @@ class Loader {
     sources.reserve(refs.size());
     for (const TensorRef& ref : refs) {
       SHOAL_TRY(const formats::TensorInfo* info, find(ref));
-      sources.push_back({.tensor = info, .index = ref.index, .values = ref.rows, .map = map});
+      sources.push_back(
+          {.tensor = info, .index = ref.index, .values = ref.rows, .map = map, .part = ref.part_rows});
     }
     SHOAL_TRY(weight, backend_.load_vector(checkpoint_, sources));
     return {};
@@ -98,7 +99,9 @@ class Loader {
                                 .index = ref.index.value_or(0),
                                 .rows = ref.rows,
                                 .columns = ref.columns,
-                                .transposed = ref.transposed};
+                                .transposed = ref.transposed,
+                                .part_rows = ref.part_rows,
+                                .part_columns = ref.part_columns};
   }
 
   B& backend_;

@@ -1,0 +1,57 @@
+// How a model is cut over the ranks of a tensor-parallel stage: what of each layer a rank holds, and the
+// DecoderSpec that the rank then runs, which is that of a smaller model whose outputs are summed over the
+// ranks. Pure, and the same on every machine: planner, memory estimates and loading all ask here.
+//
+// Attention is cut by heads, a feed-forward by columns of its width (whole blocks of the type of `down`,
+// whose columns they are), a mixture by columns of each expert or by experts, the head by rows of the
+// vocabulary. Embedding, norms, routers and what latent attention compresses are whole on every rank. Where
+// there is less to give than ranks, some hold nothing of a layer and add zeros
+// (docs/decisions/0012-tensor-parallel.md).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "engine/engine.h"
+#include "engine/source.h"
+#include "formats/checkpoint.h"
+#include "model/decoder_spec.h"
+
+namespace shoal::model {
+
+// What one rank holds of a layer. A count of 0 is nothing.
+struct LayerShard {
+  // Query heads and the kv heads they read; of latent attention its heads, with no kv heads; of a delta net
+  // its value heads and key heads.
+  engine::Slice heads, kv_heads;
+  bool mixer_is_whole = false;   // on every rank, and not summed: delta nets whose heads cannot be cut
+  engine::Slice columns;         // of the width of the feed-forward, or of each expert
+  engine::Slice experts;         // of a mixture
+  engine::Slice shared_columns;  // of the expert that every row shares
+  bool adds_expert_bias = false;
+};
+
+struct ShardPlan {
+  std::vector<LayerShard> layers;
+  std::vector<uint32_t> head_rows;  // of the vocabulary, for every rank, in order
+  engine::Slice own_head_rows;
+};
+
+inline constexpr uint32_t kMaxRanks = 64;
+
+// Errors: invalid_argument (a rank, a count or shares that make no sense), malformed (a missing tensor).
+Result<ShardPlan> shard_plan(const DecoderSpec& spec, const formats::Checkpoint& checkpoint,
+                             const engine::TensorShard& shard);
+
+// `spec` as the rank sees it: fewer heads, narrower layers, refs to parts of tensors. model_cost(),
+// state_floats() and kv_values_per_token() of it are the rank's. For one rank it is `spec`.
+Result<DecoderSpec> shard_spec(const DecoderSpec& spec, const formats::Checkpoint& checkpoint,
+                               const engine::TensorShard& shard);
+
+// Divides `size` things over ranks, in order and in whole `granule`s but for the last, near to `shares`
+// (largest remainder, ties to the lower rank). No rank gets nothing if there are granules enough.
+std::vector<engine::Slice> divide(uint32_t size, uint32_t granule, std::span<const uint32_t> shares);
+
+}  // namespace shoal::model
