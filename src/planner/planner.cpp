@@ -6,21 +6,20 @@
 #include <numeric>
 #include <tuple>
 
-#include "planner/problem.h"
-#include "planner/search.h"
+#include "planner/explain.h"
+#include "planner/sweep.h"
 
 namespace shoal::planner {
 namespace {
 
 constexpr size_t kMostPlacements = 4;
-constexpr double kBalanceSlack = 0.02;   // measured speeds are no better than that
-constexpr size_t kMostNamedDevices = 8;  // in one line of an Error
-
-std::string gibibytes(uint64_t bytes) {
-  double mebibytes = static_cast<double>(bytes) / (1024.0 * 1024.0);
-  return mebibytes < 1024 ? fmt::format("{:.1f} MiB", mebibytes)
-                          : fmt::format("{:.1f} GiB", mebibytes / 1024);
-}
+constexpr double kBalanceSlack = 0.008;     // measured speeds are no better than that
+constexpr size_t kMostNamedDevices = 8;     // in one line of an Error
+constexpr size_t kMostReasons = 16;         // of devices that were left out
+constexpr uint32_t kMostDevices = 64;       // that the search can tell apart
+constexpr uint64_t kMainWork = 24'000'000;  // steps of the inner loops: some tens of milliseconds
+constexpr uint64_t kOtherWork = 3'000'000;
+constexpr int kImprovements = 6;
 
 bool asked_for(const Device& device, const PlanOptions& options) {
   const auto& only = options.only_nodes;
@@ -28,10 +27,12 @@ bool asked_for(const Device& device, const PlanOptions& options) {
          std::find(only.begin(), only.end(), device.name) != only.end();
 }
 
-uint64_t smallest_layer_bytes(const Problem& all) {
+uint64_t smallest_layer_bytes(const Problem& all, const PlanOptions& options) {
   uint64_t smallest = UINT64_MAX;
-  for (uint32_t layer = 0; layer < all.layer_count; ++layer) {
-    smallest = std::min(smallest, all.memory_bytes_before[layer + 1] - all.memory_bytes_before[layer]);
+  for (const LayerKind& kind : all.kinds) {
+    // Of eight ranks, one holds at least this.
+    bool shared = options.strategy != Strategy::pipeline && can_share(kind.demand, 2);
+    smallest = std::min(smallest, shared ? kind.demand.replicated_bytes : kind.memory_bytes());
   }
   return smallest + all.overhead_bytes;
 }
@@ -50,8 +51,8 @@ std::string unusable_reason(const Device& device, const PlanOptions& options, ui
 
 Error does_not_fit(const std::vector<Device>& devices, const Problem& problem, const ModelDemand& model,
                    const PlanOptions& options) {
-  uint64_t needed = problem.stage_memory_bytes(0, problem.layer_count) +
-                    (problem.minimum_nodes - 1) * problem.overhead_bytes;
+  uint64_t needed = problem.stage_memory_bytes(0, problem.layer_count()) +
+                    (problem.options.minimum_nodes - 1) * problem.overhead_bytes;
   uint64_t offered = 0;
   std::string list;
   size_t named = 0, holders = 0;
@@ -76,128 +77,194 @@ Error does_not_fit(const std::vector<Device>& devices, const Problem& problem, c
                "add a node, give shoal more memory (--memory), or lower the context"};
 }
 
-std::string bound_reason(const Problem& problem, const Candidate& candidate) {
-  double slowest = 0, compute = 0;
-  std::string name;
-  for (const Cut& cut : candidate.cuts) {
-    double seconds = problem.stage_seconds(cut.device, cut.first_layer, cut.end_layer);
-    compute += seconds;
-    if (seconds > slowest) slowest = seconds, name = problem.devices[cut.device].name;
-  }
-  double hops = candidate.seconds - compute;
-  if (hops > slowest) {
-    return fmt::format("bound by the links: {:.2f} of {:.2f} ms a token", hops * 1e3,
-                       candidate.seconds * 1e3);
-  }
-  return fmt::format("bound by reading weights on {}: {:.2f} of {:.2f} ms a token", name, slowest * 1e3,
-                     candidate.seconds * 1e3);
-}
-
-Placement describe(const Problem& problem, const Candidate& candidate,
-                   const std::vector<double>& best_seconds_with, const std::vector<std::string>& unusable) {
-  Placement placement;
-  std::vector<bool> used(problem.devices.size());
-  for (const Cut& cut : candidate.cuts) {
-    used[cut.device] = true;
-    StagePlan stage{problem.devices[cut.device].node,
-                    cut.first_layer,
-                    cut.end_layer,
-                    problem.stage_memory_bytes(cut.first_layer, cut.end_layer),
-                    problem.stage_seconds(cut.device, cut.first_layer, cut.end_layer),
-                    {}};
-    stage.ranks.push_back({stage.node, 1000, stage.memory_bytes, stage.decode_seconds});
-    placement.stages.push_back(std::move(stage));
-  }
-  placement.tokens_per_second = candidate.seconds > 0 ? 1 / candidate.seconds : 0;
-  placement.first_token_seconds = problem.first_token_seconds(candidate.cuts);
-  placement.reasons.push_back(bound_reason(problem, candidate));
-  for (size_t i = 0; i < problem.devices.size(); ++i) {
-    if (used[i]) continue;
-    double with = i < best_seconds_with.size() ? best_seconds_with[i] : 0;
-    std::string why = "not needed, and another stage costs a hop";
-    if (std::isinf(with)) why = "no placement that uses it fits";
-    if (with > candidate.seconds && !std::isinf(with)) {
-      why = fmt::format("would add {:.2f} ms a token", (with - candidate.seconds) * 1e3);
-    }
-    placement.reasons.push_back(fmt::format("left out {}: {}", problem.devices[i].name, why));
-  }
-  placement.reasons.insert(placement.reasons.end(), unusable.begin(), unusable.end());
-  return placement;
-}
-
-// Device indices, the better first.
-template <class Better>
-std::vector<uint32_t> ranked(const Problem& problem, Better better) {
-  std::vector<uint32_t> order(problem.devices.size());
-  std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-    if (better(problem.devices[a], problem.devices[b])) return true;
-    return !better(problem.devices[b], problem.devices[a]) && a < b;
-  });
-  return order;
-}
-
-// Too many devices for every subset: the exact search over the fastest ones, and subsequences of three orders
-// of all.
-std::vector<Candidate> search_many(const Problem& problem) {
-  auto faster = [](const Device& a, const Device& b) {
-    return a.decode_bytes_per_second > b.decode_bytes_per_second;
-  };
-  auto larger = [](const Device& a, const Device& b) { return a.free_memory_bytes > b.free_memory_bytes; };
-  auto slower = [](const Device& a, const Device& b) {
-    return a.decode_bytes_per_second < b.decode_bytes_per_second;
-  };
-  std::vector<uint32_t> by_speed = ranked(problem, faster);
-  std::vector<Candidate> candidates = {search_in_order(problem, by_speed),
-                                       search_in_order(problem, ranked(problem, larger)),
-                                       search_in_order(problem, ranked(problem, slower))};
-  by_speed.resize(exact_device_count(problem.layer_count));
-  Problem fastest = problem;
-  size_t count = by_speed.size();
-  fastest.devices.clear();
-  for (auto* matrix : {&fastest.hop_seconds, &fastest.return_seconds, &fastest.link_bytes_per_second}) {
-    std::vector<double> all = std::move(*matrix);
-    matrix->assign(count * count, 0);
-    for (size_t i = 0; i < count; ++i) {
-      for (size_t j = 0; j < count; ++j)
-        (*matrix)[i * count + j] = all[problem.pair(by_speed[i], by_speed[j])];
-    }
-  }
-  for (uint32_t device : by_speed) fastest.devices.push_back(problem.devices[device]);
-  for (Candidate candidate : search_subsets(fastest).best_by_count) {
-    for (Cut& cut : candidate.cuts) cut.device = by_speed[cut.device];
-    candidates.push_back(std::move(candidate));
-  }
-  return candidates;
-}
-
-// Best first, fewer stages first when equally fast, one per stage count.
-void rank(const Problem& problem, std::vector<Candidate>& candidates) {
-  std::erase_if(candidates,
-                [&](const Candidate& c) { return c.cuts.empty() || c.cuts.size() < problem.minimum_nodes; });
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-    return std::tuple(a.cuts.size(), a.seconds) < std::tuple(b.cuts.size(), b.seconds);
-  });
-  auto same_count = [](const Candidate& a, const Candidate& b) { return a.cuts.size() == b.cuts.size(); };
-  candidates.erase(std::unique(candidates.begin(), candidates.end(), same_count), candidates.end());
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-    return std::tuple(a.seconds, a.cuts.size()) < std::tuple(b.seconds, b.cuts.size());
-  });
-  if (candidates.size() > kMostPlacements) candidates.resize(kMostPlacements);
-}
-
 Result<> check_counts(const Problem& problem, const ModelDemand& model) {
-  if (problem.minimum_nodes > problem.layer_count) {
-    return fail(ErrorCode::invalid_argument,
-                fmt::format("{} has {} layers and cannot be cut into {} stages", model.name,
-                            problem.layer_count, problem.minimum_nodes));
+  const uint32_t wanted =
+      std::max(problem.options.minimum_nodes, problem.options.strategy == Strategy::tensor ? 2u : 1u);
+  uint32_t devices = 0;
+  for (const DeviceClass& c : problem.classes) devices += c.count();
+  bool shareable = std::all_of(problem.kinds.begin(), problem.kinds.end(),
+                               [](const LayerKind& kind) { return can_share(kind.demand, 2); });
+  if (!shareable &&
+      (problem.options.strategy == Strategy::tensor || problem.options.strategy == Strategy::hybrid)) {
+    return fail(ErrorCode::unsupported, fmt::format("the layers of {} cannot be shared by ranks", model.name),
+                "use --strategy pipeline");
   }
-  if (!problem.devices.empty() && problem.minimum_nodes > problem.devices.size()) {
+  bool pipeline = !shareable || problem.options.strategy == Strategy::pipeline;
+  if (pipeline && wanted > problem.layer_count()) {
+    return fail(ErrorCode::invalid_argument, fmt::format("{} has {} layers and cannot be cut into {} stages",
+                                                         model.name, problem.layer_count(), wanted));
+  }
+  if (devices > 0 && wanted > devices) {
     return fail(ErrorCode::unavailable,
-                fmt::format("{} stages were asked for, but only {} of the nodes can take one",
-                            problem.minimum_nodes, problem.devices.size()));
+                fmt::format("{} {} were asked for, but only {} of the nodes can take one", wanted,
+                            pipeline ? "stages" : "ranks", devices));
   }
   return {};
+}
+
+// The devices that a search of at most kMostDevices shall see: those with most memory times speed.
+void keep_most_useful(const std::vector<Device>& devices, std::vector<bool>& usable) {
+  std::vector<uint32_t> order;
+  for (uint32_t i = 0; i < devices.size(); ++i)
+    if (usable[i]) order.push_back(i);
+  if (order.size() <= kMostDevices) return;
+  auto worth = [&](uint32_t i) {
+    return std::sqrt(static_cast<double>(devices[i].free_memory_bytes)) * devices[i].decode_bytes_per_second;
+  };
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return worth(a) > worth(b); });
+  for (size_t i = kMostDevices; i < order.size(); ++i) usable[order[i]] = false;
+}
+
+// A placement that was found, with what ranks it.
+struct Found {
+  std::vector<Cut> cuts;
+  double seconds = kNever;
+  bool exact = false;
+};
+
+class Finder {
+ public:
+  Finder(const Problem& problem, GroupSet set) : problem_(problem), set_(std::move(set)) {}
+
+  // Best first; each has its own groups in its own order.
+  std::vector<Found> run() {
+    Strategy strategy = problem_.options.strategy;
+    Optimum best = optimise(problem_, set_, strategy, kMainWork);
+    if (!best.cuts.empty()) {
+      Found main{best.cuts, best.seconds, best.exact};
+      if (!main.exact) improve(main);
+      add(std::move(main));
+    }
+    if (strategy == Strategy::automatic) add_others();
+    std::stable_sort(found_.begin(), found_.end(), [&](const Found& a, const Found& b) {
+      return std::tuple(a.seconds, a.cuts.size()) < std::tuple(b.seconds, b.cuts.size());
+    });
+    if (found_.size() > kMostPlacements) found_.resize(kMostPlacements);
+    return std::move(found_);
+  }
+
+  std::vector<Group>& groups() { return set_.groups; }
+
+ private:
+  uint32_t devices_of(const std::vector<Cut>& cuts) const {
+    uint32_t devices = 0;
+    for (const Cut& cut : cuts) devices += set_.groups[cut.group].ranks();
+    return devices;
+  }
+
+  bool used_up(const std::vector<Cut>& cuts, uint16_t c) const {
+    uint32_t taken = 0;
+    for (const Cut& cut : cuts) {
+      const auto& members = set_.groups[cut.group].members;
+      taken += static_cast<uint32_t>(std::count(members.begin(), members.end(), c));
+    }
+    return taken == problem_.classes[c].count();
+  }
+
+  void add(Found found) {
+    if (found.cuts.empty() || devices_of(found.cuts) < problem_.options.minimum_nodes) return;
+    for (const Found& other : found_) {
+      bool same = std::equal(other.cuts.begin(), other.cuts.end(), found.cuts.begin(), found.cuts.end(),
+                             [&](const Cut& a, const Cut& b) {
+                               return set_.groups[a.group].members == set_.groups[b.group].members;
+                             });
+      if (same) return;
+    }
+    found_.push_back(std::move(found));
+  }
+
+  // One more device as long as that helps: what a beam may have missed.
+  void improve(Found& found) {
+    for (int round = 0; round < kImprovements; ++round) {
+      Found better = found;
+      for (uint16_t c = 0; c < problem_.classes.size(); ++c) {
+        if (used_up(found.cuts, c)) continue;
+        std::vector<Cut> with = with_device(problem_, set_.groups, found.cuts, c);
+        if (with.empty()) continue;
+        double seconds = objective_seconds(problem_, set_.groups, with);
+        if (seconds < better.seconds) better.cuts = std::move(with), better.seconds = seconds;
+      }
+      if (better.seconds >= found.seconds * (1 - 1e-3)) return;
+      found = std::move(better);
+    }
+  }
+
+  // To choose from: the best pipeline, the best stage alone by its number of ranks, and one device more.
+  void add_others() {
+    const uint32_t layers = problem_.layer_count();
+    std::vector<Found> alone(kMostRanks + 1);
+    for (uint32_t group = 0; group < set_.groups.size(); ++group) {
+      if (set_.groups[group].reaches_last[0] == 0) continue;
+      std::vector<Cut> cuts = {{group, 0, layers}};
+      Found& best = alone[set_.groups[group].ranks()];
+      double seconds = objective_seconds(problem_, set_.groups, cuts);
+      if (seconds < best.seconds) best = {std::move(cuts), seconds, set_.all_sets};
+    }
+    bool shared =
+        std::any_of(set_.groups.begin(), set_.groups.end(), [](const Group& g) { return g.ranks() > 1; });
+    if (shared) {
+      GroupSet singles;
+      for (const Group& group : set_.groups)
+        if (group.ranks() == 1) singles.groups.push_back(group);
+      Optimum pipeline = optimise(problem_, singles, Strategy::pipeline, kOtherWork);
+      // Groups of one rank come first in the set, so indices are the same.
+      add({pipeline.cuts, pipeline.seconds, pipeline.exact});
+    }
+    for (Found& each : alone) add(std::move(each));
+    if (found_.empty()) return;
+    Found more;
+    std::vector<Cut> best = found_.front().cuts;
+    for (uint16_t c = 0; c < std::min<size_t>(problem_.classes.size(), kMostReasons); ++c) {
+      if (used_up(best, c)) continue;
+      std::vector<Cut> with = with_device(problem_, set_.groups, best, c);
+      if (with.empty()) continue;
+      double seconds = objective_seconds(problem_, set_.groups, with);
+      if (seconds < more.seconds) more = {std::move(with), seconds, false};
+    }
+    add(std::move(more));
+  }
+
+  const Problem& problem_;
+  GroupSet set_;
+  std::vector<Found> found_;
+};
+
+void explain_left_out(const Problem& problem, std::vector<Group>& groups, const std::vector<Cut>& cuts,
+                      std::vector<std::string>& reasons) {
+  std::vector<uint32_t> taken(problem.classes.size(), 0);
+  for (const Cut& cut : cuts)
+    for (uint16_t member : groups[cut.group].members) ++taken[member];
+  size_t told = 0, untold = 0;
+  for (uint16_t c = 0; c < problem.classes.size(); ++c) {
+    uint32_t left = problem.classes[c].count() - taken[c];
+    if (left == 0) continue;
+    if (++told > kMostReasons) {
+      untold += left;
+      continue;
+    }
+    std::vector<Cut> with = with_device(problem, groups, cuts, c);
+    std::string reason = left_out_reason(problem, groups, cuts, with, c);
+    if (left > 1) reason += fmt::format(" (and {} like it)", left - 1);
+    reasons.push_back(std::move(reason));
+  }
+  if (untold > 0) reasons.push_back(fmt::format("left out {} more that would not help", untold));
+}
+
+struct Usable {
+  std::vector<bool> devices;
+  std::vector<std::string> reasons;  // why others are not
+};
+
+Usable find_usable(const std::vector<Device>& devices, const Problem& sizes, const PlanOptions& options) {
+  Usable usable{std::vector<bool>(devices.size(), false), {}};
+  uint64_t smallest_layer = smallest_layer_bytes(sizes, options);
+  for (size_t i = 0; i < devices.size(); ++i) {
+    std::string reason = unusable_reason(devices[i], options, smallest_layer);
+    usable.devices[i] = reason.empty();
+    if (!reason.empty()) usable.reasons.push_back(std::move(reason));
+  }
+  keep_most_useful(devices, usable.devices);
+  return usable;
 }
 
 }  // namespace
@@ -211,33 +278,25 @@ Result<std::vector<Placement>> plan(const std::vector<Device>& devices, const st
     return fail(ErrorCode::unavailable, fmt::format("none of the nodes asked for holds {}", model.name),
                 "pull the model on the nodes that shall serve it");
   }
-  std::vector<bool> usable(devices.size(), false);
   SHOAL_TRY(Problem sizes, make_problem({}, {}, {}, model, options));
-  uint64_t smallest_layer = smallest_layer_bytes(sizes);
-  std::vector<std::string> unusable;
-  for (size_t i = 0; i < devices.size(); ++i) {
-    std::string reason = unusable_reason(devices[i], options, smallest_layer);
-    usable[i] = reason.empty();
-    if (!reason.empty()) unusable.push_back(std::move(reason));
-  }
-  SHOAL_TRY(Problem problem, make_problem(devices, usable, links, model, options));
+  Usable usable = find_usable(devices, sizes, options);
+  SHOAL_TRY(Problem problem, make_problem(devices, usable.devices, links, model, options));
   SHOAL_TRY_VOID(check_counts(problem, model));
 
-  SubsetAnswers exact;
-  std::vector<Candidate> candidates;
-  if (problem.devices.size() <= exact_device_count(problem.layer_count)) {
-    exact = search_subsets(problem);
-    candidates = std::move(exact.best_by_count);
-  } else {
-    candidates = search_many(problem);
-  }
-  rank(problem, candidates);
-  if (candidates.empty()) return std::unexpected(does_not_fit(devices, problem, model, options));
-
+  Finder finder(problem, candidate_groups(problem, options.strategy));
+  std::vector<Found> found = finder.run();
+  if (found.empty()) return std::unexpected(does_not_fit(devices, problem, model, options));
   std::vector<Placement> placements;
-  for (const Candidate& candidate : candidates) {
-    placements.push_back(
-        describe(problem, balanced(problem, candidate, kBalanceSlack), exact.best_seconds_with, unusable));
+  for (const Found& each : found) {
+    std::vector<Cut> cuts = balanced(problem, finder.groups(), each.cuts, kBalanceSlack);
+    Placement placement = describe(problem, devices, finder.groups(), cuts);
+    placement.exact = each.exact;
+    placement.reasons.push_back(bound_reason(placement, devices));
+    if (std::string reason = wire_reason(placement, options.wire); !reason.empty())
+      placement.reasons.push_back(std::move(reason));
+    explain_left_out(problem, finder.groups(), cuts, placement.reasons);
+    placement.reasons.insert(placement.reasons.end(), usable.reasons.begin(), usable.reasons.end());
+    placements.push_back(std::move(placement));
   }
   return placements;
 }

@@ -6,7 +6,6 @@
 // what they computed after each layer half. A stage of one rank is an ordinary pipeline stage.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -15,18 +14,13 @@
 
 namespace shoal::planner {
 
-// Kernels differ by how weights are held, not by each of the thirty types.
-enum class WeightClass : uint8_t { quantised, sixteen_bit, thirty_two_bit };
-inline constexpr size_t kWeightClasses = 3;
-
 struct Device {
   std::string node;                     // NodeId
   std::string name;                     // for people
   uint64_t free_memory_bytes = 0;       // that shoal may use
   double decode_bytes_per_second = 0;   // measured: weight bytes streamed in decode
-  double prefill_flops_per_second = 0;  // measured, of weights whose class has no figure of its own
+  double prefill_flops_per_second = 0;  // measured, of weights like the model's: callers know its types
   bool holds_model = true;
-  std::array<double, kWeightClasses> prefill_by_class = {};  // measured; 0: as above
   uint32_t threads = 0;            // that compute, for people: the figures above already have it
   double layer_fixed_seconds = 0;  // of a layer however few bytes it has: barriers, kernel launches
 };
@@ -65,13 +59,12 @@ struct ModelDemand {
   std::string name;
   std::vector<LayerDemand> layers;
   uint64_t embedding_bytes = 0;  // on each rank of the first stage
-  uint64_t head_bytes = 0;       // on the last stage, cut by vocabulary
+  uint64_t head_bytes = 0;       // on each rank of the last stage
   bool tied_embedding =
       false;  // head and embedding are the same bytes: counted once where one stage has both
   uint64_t head_flops_per_token = 0;
   uint64_t hidden_bytes_per_token = 0;    // activations between stages, in f32
   uint64_t overhead_bytes_per_stage = 0;  // process, scratch, buffers: of each rank
-  WeightClass weight_class = WeightClass::quantised;
 };
 
 enum class Strategy : uint8_t {

@@ -1,10 +1,12 @@
 #include "planner/problem.h"
 
 #include <algorithm>
+#include <cmath>
 #include <fmt/format.h>
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "planner/shares.h"
 
 namespace shoal::planner {
 namespace {
@@ -14,33 +16,50 @@ std::unexpected<Error> too_large(const ModelDemand& model) {
               "lower the context or the concurrency");
 }
 
-// Weights, KV and states of one layer; nullopt when they overflow.
-std::optional<uint64_t> memory_of(const LayerDemand& layer, uint64_t kv_tokens, uint64_t state_slots) {
-  auto kv = checked_multiply(layer.kv_bytes_per_token, kv_tokens);
-  auto states = checked_multiply(layer.state_bytes_per_sequence, state_slots);
-  auto kept = kv && states ? checked_add(*kv, *states) : std::nullopt;
-  return kept ? checked_add(layer.weight_bytes, *kept) : std::nullopt;
+bool same_layer(const LayerDemand& a, const LayerDemand& b) {
+  return a.weight_bytes == b.weight_bytes && a.kv_bytes_per_token == b.kv_bytes_per_token &&
+         a.flops_per_token == b.flops_per_token && a.active_bytes == b.active_bytes &&
+         a.state_bytes_per_sequence == b.state_bytes_per_sequence && a.expert_count == b.expert_count &&
+         a.experts_used == b.experts_used && a.expert_bytes == b.expert_bytes &&
+         a.query_heads == b.query_heads && a.kv_heads == b.kv_heads &&
+         a.attention_bytes == b.attention_bytes && a.feed_forward_units == b.feed_forward_units &&
+         a.replicated_bytes == b.replicated_bytes && a.kv_replicated == b.kv_replicated &&
+         a.all_reduces == b.all_reduces;
 }
 
-Result<> sum_layers(const ModelDemand& model, uint64_t kv_tokens, uint64_t state_slots, Problem& problem) {
-  double weights = 0, active = 0, flops = 0;
+// Keys, values and states of one layer; nullopt when they overflow.
+std::optional<uint64_t> kept_bytes(const LayerDemand& layer, const PlanOptions& options) {
+  auto tokens = checked_multiply(uint64_t{options.context_tokens}, uint64_t{options.concurrency});
+  auto kv = tokens ? checked_multiply(layer.kv_bytes_per_token, *tokens) : tokens;
+  auto states = checked_multiply(layer.state_bytes_per_sequence, uint64_t{options.state_slots});
+  return kv && states ? checked_add(*kv, *states) : std::nullopt;
+}
+
+Result<> check_layer(const ModelDemand& model, const LayerDemand& layer) {
+  auto parts = checked_add(layer.attention_bytes, layer.replicated_bytes);
+  if (!parts || *parts > layer.weight_bytes || layer.expert_bytes > layer.weight_bytes - *parts ||
+      layer.experts_used > layer.expert_count)
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("a layer of {} has parts larger than itself", model.name));
+  return {};
+}
+
+Result<> sum_layers(const ModelDemand& model, Problem& problem) {
   uint64_t memory = 0;
-  problem.weight_bytes_before = {0};
-  problem.active_bytes_before = {0};
   problem.memory_bytes_before = {0};
-  problem.flops_before = {0};
   for (const LayerDemand& layer : model.layers) {
-    auto own = memory_of(layer, kv_tokens, state_slots);
-    auto sum = own ? checked_add(memory, *own) : own;
+    size_t kind = 0;
+    while (kind < problem.kinds.size() && !same_layer(problem.kinds[kind].demand, layer)) ++kind;
+    if (kind == problem.kinds.size()) {
+      SHOAL_TRY_VOID(check_layer(model, layer));
+      auto kept = kept_bytes(layer, problem.options);
+      if (!kept || !checked_add(layer.weight_bytes, *kept)) return too_large(model);
+      problem.kinds.push_back({layer, *kept});
+    }
+    problem.kind_of.push_back(static_cast<uint16_t>(kind));
+    auto sum = checked_add(memory, problem.kinds[kind].memory_bytes());
     if (!sum) return too_large(model);
-    memory = *sum;
-    weights += static_cast<double>(layer.weight_bytes);
-    active += static_cast<double>(layer.active_bytes == 0 ? layer.weight_bytes : layer.active_bytes);
-    flops += static_cast<double>(layer.flops_per_token);
-    problem.weight_bytes_before.push_back(weights);
-    problem.active_bytes_before.push_back(active);
-    problem.memory_bytes_before.push_back(memory);
-    problem.flops_before.push_back(flops);
+    problem.memory_bytes_before.push_back(memory = *sum);
   }
   auto ends = checked_add(model.embedding_bytes, model.head_bytes);
   auto with_overhead = ends ? checked_add(*ends, model.overhead_bytes_per_stage) : ends;
@@ -49,112 +68,130 @@ Result<> sum_layers(const ModelDemand& model, uint64_t kv_tokens, uint64_t state
 }
 
 double positive_or(double value, double otherwise) {
-  return value > 0 ? value : otherwise;
+  return value > 0 && std::isfinite(value) ? value : otherwise;
 }
 
-void fill_links(const std::vector<uint32_t>& index_of, const std::vector<LinkFigures>& links,
-                Problem& problem) {
-  size_t pairs = problem.devices.size() * problem.devices.size();
-  auto one_way = [&](double round_trip, double bytes_per_second) {
-    return round_trip / 2 + problem.hidden_bytes / bytes_per_second;
-  };
-  problem.hop_seconds.assign(pairs, one_way(kDefaultRoundTripSeconds, kDefaultLinkBytesPerSecond));
-  problem.return_seconds.assign(pairs, kDefaultRoundTripSeconds / 2);
-  problem.link_bytes_per_second.assign(pairs, kDefaultLinkBytesPerSecond);
+// Usable devices and the paths between them, before equals are found.
+struct Net {
+  std::vector<uint32_t> devices;  // indices into plan()'s devices
+  std::vector<Path> paths;        // [from * devices + to]
+
+  const Path& path(size_t from, size_t to) const { return paths[from * devices.size() + to]; }
+  // Whether a and b may change places: everybody else sees the same of both, and both of each other.
+  bool alike(size_t a, size_t b) const {
+    if (path(a, b) != path(b, a)) return false;
+    for (size_t other = 0; other < devices.size(); ++other) {
+      if (other == a || other == b) continue;
+      if (path(a, other) != path(b, other) || path(other, a) != path(other, b)) return false;
+    }
+    return true;
+  }
+};
+
+Net make_net(const std::vector<bool>& usable, const std::vector<LinkFigures>& links) {
+  Net net;
+  std::vector<uint32_t> index_of(usable.size(), UINT32_MAX);
+  for (uint32_t device = 0; device < usable.size(); ++device) {
+    if (!usable[device]) continue;
+    index_of[device] = static_cast<uint32_t>(net.devices.size());
+    net.devices.push_back(device);
+  }
+  net.paths.assign(net.devices.size() * net.devices.size(), path_of({}));
   for (const LinkFigures& link : links) {
-    if (link.from >= index_of.size() || link.to >= index_of.size()) continue;
+    if (link.from >= usable.size() || link.to >= usable.size() || link.from == link.to) continue;
     uint32_t from = index_of[link.from], to = index_of[link.to];
     if (from == UINT32_MAX || to == UINT32_MAX) continue;
-    double round_trip = positive_or(link.round_trip_seconds, kDefaultRoundTripSeconds);
-    double rate = positive_or(link.bytes_per_second, kDefaultLinkBytesPerSecond);
-    problem.hop_seconds[problem.pair(from, to)] = one_way(round_trip, rate);
-    problem.return_seconds[problem.pair(from, to)] = round_trip / 2;
-    problem.link_bytes_per_second[problem.pair(from, to)] = rate;
+    net.paths[size_t{from} * net.devices.size() + to] = path_of(link);
+  }
+  return net;
+}
+
+bool same_figures(const Device& a, const Device& b) {
+  return a.free_memory_bytes == b.free_memory_bytes &&
+         a.decode_bytes_per_second == b.decode_bytes_per_second &&
+         a.prefill_flops_per_second == b.prefill_flops_per_second &&
+         a.layer_fixed_seconds == b.layer_fixed_seconds;
+}
+
+void find_classes(const std::vector<Device>& devices, const Net& net, Symmetry symmetry, Problem& problem) {
+  std::vector<size_t> first;   // of each class, an index into net.devices
+  std::vector<size_t> second;  // another of the same class; the first where there is none
+  for (size_t index = 0; index < net.devices.size(); ++index) {
+    const Device& device = devices[net.devices[index]];
+    size_t c = 0;
+    while (c < first.size() &&
+           !(symmetry == Symmetry::used && same_figures(device, devices[net.devices[first[c]]]) &&
+             net.alike(first[c], index)))
+      ++c;
+    if (c == first.size()) {
+      first.push_back(index), second.push_back(index);
+      problem.classes.push_back({device, {}});
+    } else if (second[c] == first[c]) {
+      second[c] = index;
+    }
+    problem.classes[c].devices.push_back(net.devices[index]);
+  }
+  for (size_t from = 0; from < first.size(); ++from)
+    for (size_t to = 0; to < first.size(); ++to)
+      problem.paths.push_back(net.path(first[from], from == to ? second[to] : first[to]));
+  for (DeviceClass& c : problem.classes) {
+    Device& figures = c.figures;
+    figures.decode_bytes_per_second =
+        positive_or(figures.decode_bytes_per_second, kDefaultDecodeBytesPerSecond);
+    figures.prefill_flops_per_second =
+        positive_or(figures.prefill_flops_per_second, kDefaultPrefillFlopsPerSecond);
+    figures.layer_fixed_seconds = positive_or(figures.layer_fixed_seconds, 0);
   }
 }
 
 }  // namespace
 
-uint64_t Problem::stage_memory_bytes(uint32_t first_layer, uint32_t end_layer) const {
-  uint64_t bytes = overhead_bytes + memory_bytes_before[end_layer] - memory_bytes_before[first_layer];
-  bool first = first_layer == 0, last = end_layer == layer_count;
+uint64_t Problem::end_bytes(uint32_t first_layer, uint32_t end_layer) const {
+  bool first = first_layer == 0, last = end_layer == layer_count();
+  uint64_t bytes = overhead_bytes;
   if (first) bytes += embedding_bytes;
   if (last && !(first && tied_embedding)) bytes += head_bytes;
   return bytes;
 }
 
-double Problem::stage_seconds(uint32_t device, uint32_t first_layer, uint32_t end_layer) const {
-  double bytes = active_bytes_before[end_layer] - active_bytes_before[first_layer];
-  if (end_layer == layer_count) bytes += static_cast<double>(head_bytes);
-  return bytes / devices[device].decode_bytes_per_second;
+uint64_t Problem::stage_memory_bytes(uint32_t first_layer, uint32_t end_layer) const {
+  return memory_bytes_before[end_layer] - memory_bytes_before[first_layer] +
+         end_bytes(first_layer, end_layer);
 }
 
-double Problem::read_seconds(uint32_t device, uint32_t first_layer, uint32_t end_layer) const {
-  double bytes = weight_bytes_before[end_layer] - weight_bytes_before[first_layer];
-  if (end_layer == layer_count) bytes += static_cast<double>(head_bytes);
-  return bytes / devices[device].decode_bytes_per_second;
-}
-
-double Problem::token_seconds(const std::vector<Cut>& cuts) const {
-  double seconds = 0;
-  for (size_t i = 0; i < cuts.size(); ++i) {
-    seconds += stage_seconds(cuts[i].device, cuts[i].first_layer, cuts[i].end_layer);
-    if (i > 0) seconds += hop_seconds[pair(cuts[i - 1].device, cuts[i].device)];
-  }
-  if (cuts.size() > 1) seconds += return_seconds[pair(cuts.back().device, cuts.front().device)];
-  return seconds;
-}
-
-double Problem::first_token_seconds(const std::vector<Cut>& cuts) const {
-  double seconds = 0;
-  for (size_t i = 0; i < cuts.size(); ++i) {
-    double flops = kPromptTokens * (flops_before[cuts[i].end_layer] - flops_before[cuts[i].first_layer]);
-    if (i + 1 == cuts.size()) flops += head_flops;
-    // A prompt is computed no faster than its weights are read once.
-    seconds += std::max(flops / devices[cuts[i].device].prefill_flops_per_second,
-                        read_seconds(cuts[i].device, cuts[i].first_layer, cuts[i].end_layer));
-    if (i == 0) continue;
-    size_t link = pair(cuts[i - 1].device, cuts[i].device);
-    seconds += hop_seconds[link] + (kPromptTokens - 1) * hidden_bytes / link_bytes_per_second[link];
-  }
-  if (cuts.size() > 1) seconds += return_seconds[pair(cuts.back().device, cuts.front().device)];
-  return seconds;
+double active_bytes(const LayerDemand& layer, double rows) {
+  double weight = static_cast<double>(layer.weight_bytes);
+  double active = layer.active_bytes == 0 ? weight : static_cast<double>(layer.active_bytes);
+  // Experts that at least one of the rows chose, were they chosen evenly.
+  auto touched = [rows](double share) { return 1 - std::pow(1 - share, rows); };
+  if (layer.expert_count == 0) return active >= weight ? weight : weight * touched(active / weight);
+  double share = static_cast<double>(layer.experts_used) / layer.expert_count;
+  double experts = static_cast<double>(layer.expert_bytes);
+  return std::max(0.0, active - experts * share) + experts * touched(share);
 }
 
 Result<Problem> make_problem(const std::vector<Device>& devices, const std::vector<bool>& usable,
                              const std::vector<LinkFigures>& links, const ModelDemand& model,
-                             const PlanOptions& options) {
-  if (model.layers.empty()) {
+                             const PlanOptions& options, Symmetry symmetry) {
+  if (model.layers.empty())
     return fail(ErrorCode::invalid_argument, fmt::format("{} has no layers to place", model.name));
-  }
   if (model.layers.size() > limits::kMaxLayers) {
     return fail(ErrorCode::limit_exceeded, fmt::format("{} has {} layers, over the limit of {}", model.name,
                                                        model.layers.size(), limits::kMaxLayers));
   }
   Problem problem;
-  uint64_t kv_tokens = uint64_t{options.context_tokens} * std::max(1u, options.concurrency);
-  SHOAL_TRY_VOID(sum_layers(model, kv_tokens, options.state_slots, problem));
-  problem.layer_count = static_cast<uint32_t>(model.layers.size());
+  problem.options = options;
+  for (uint32_t* count : {&problem.options.concurrency, &problem.options.minimum_nodes,
+                          &problem.options.prompt_tokens, &problem.options.prefill_chunk_tokens})
+    *count = std::max(1u, *count);
+  SHOAL_TRY_VOID(sum_layers(model, problem));
   problem.embedding_bytes = model.embedding_bytes;
   problem.head_bytes = model.head_bytes;
   problem.tied_embedding = model.tied_embedding;
   problem.head_flops = static_cast<double>(model.head_flops_per_token);
   problem.overhead_bytes = model.overhead_bytes_per_stage;
   problem.hidden_bytes = static_cast<double>(model.hidden_bytes_per_token);
-  problem.minimum_nodes = std::max(1u, options.minimum_nodes);
-
-  std::vector<uint32_t> index_of(devices.size(), UINT32_MAX);
-  for (size_t i = 0; i < devices.size(); ++i) {
-    if (!usable[i]) continue;
-    index_of[i] = static_cast<uint32_t>(problem.devices.size());
-    Device device = devices[i];
-    device.decode_bytes_per_second =
-        positive_or(device.decode_bytes_per_second, kDefaultDecodeBytesPerSecond);
-    device.prefill_flops_per_second =
-        positive_or(device.prefill_flops_per_second, kDefaultPrefillFlopsPerSecond);
-    problem.devices.push_back(std::move(device));
-  }
-  fill_links(index_of, links, problem);
+  find_classes(devices, make_net(usable, links), symmetry, problem);
   return problem;
 }
 

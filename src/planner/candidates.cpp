@@ -1,0 +1,126 @@
+#include "planner/candidates.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+
+namespace shoal::planner {
+namespace {
+
+constexpr size_t kMostSets = 512;
+constexpr double kNearFactor = 2;  // slower links than so many times the best one's are not near
+
+using Members = std::vector<uint16_t>;
+
+// All multisets of classes with 2 to 8 members, by recursion; false when there are more than kMostSets.
+bool list_sets(const Problem& problem, size_t next, Members& members, std::vector<Members>& sets) {
+  if (next == problem.classes.size()) {
+    if (members.size() < 2) return true;
+    if (sets.size() == kMostSets) return false;
+    sets.push_back(members);
+    return true;
+  }
+  size_t before = members.size();
+  bool all = list_sets(problem, next + 1, members, sets);
+  for (uint32_t taken = 0; all && taken < problem.classes[next].count() && members.size() < kMostRanks;
+       ++taken) {
+    members.push_back(static_cast<uint16_t>(next));
+    all = list_sets(problem, next + 1, members, sets);
+  }
+  members.resize(before);
+  return all;
+}
+
+// The devices of all classes but one device of `seed`, in the order of `before(a, b)`.
+template <class Before>
+Members companions(const Problem& problem, uint16_t seed, Before before) {
+  Members order(problem.classes.size());
+  std::iota(order.begin(), order.end(), uint16_t{0});
+  std::stable_sort(order.begin(), order.end(), before);
+  Members devices;
+  for (uint16_t c : order) {
+    uint32_t count = problem.classes[c].count() - (c == seed ? 1 : 0);
+    for (uint32_t taken = 0; taken < std::min(count, kMostRanks); ++taken) devices.push_back(c);
+  }
+  return devices;
+}
+
+void add_prefixes(uint16_t seed, const Members& order, std::set<Members>& sets) {
+  Members members = {seed};
+  for (uint16_t next : order) {
+    if (members.size() == kMostRanks) return;
+    members.push_back(next);
+    Members sorted = members;
+    std::sort(sorted.begin(), sorted.end());
+    sets.insert(std::move(sorted));
+  }
+}
+
+std::vector<Members> likely_sets(const Problem& problem) {
+  std::set<Members> sets;
+  for (uint16_t seed = 0; seed < problem.classes.size(); ++seed) {
+    auto delay = [&](uint16_t other) {
+      return message_seconds(problem.path(seed, other), problem.hidden_bytes);
+    };
+    auto speed = [&](uint16_t c) { return problem.classes[c].figures.decode_bytes_per_second; };
+    double nearest = INFINITY;
+    for (uint16_t other = 0; other < problem.classes.size(); ++other)
+      if (other != seed || problem.classes[seed].count() > 1) nearest = std::min(nearest, delay(other));
+    auto near = [&](uint16_t other) { return delay(other) <= kNearFactor * nearest; };
+    add_prefixes(seed,
+                 companions(problem, seed,
+                            [&](uint16_t a, uint16_t b) {
+                              return near(a) != near(b) ? near(a) : speed(a) > speed(b);
+                            }),
+                 sets);
+    // Equals first: nobody waits for a slower one.
+    add_prefixes(seed,
+                 companions(problem, seed,
+                            [&](uint16_t a, uint16_t b) {
+                              auto off = [&](uint16_t c) {
+                                return std::max(speed(c) / speed(seed), speed(seed) / speed(c));
+                              };
+                              return near(a) != near(b) ? near(a) : off(a) < off(b);
+                            }),
+                 sets);
+  }
+  return {sets.begin(), sets.end()};
+}
+
+void add_groups(const Problem& problem, const Members& members, std::vector<Group>& groups) {
+  size_t before = groups.size();
+  for (ShareBy share_by :
+       {ShareBy::decode_speed, ShareBy::speed_within_memory, ShareBy::prefill_speed, ShareBy::memory}) {
+    if (share_by == ShareBy::prefill_speed && problem.options.objective == Objective::latency) continue;
+    std::optional<Group> group = make_group(problem, members, share_by);
+    if (!group) continue;
+    bool known =
+        std::any_of(groups.begin() + static_cast<ptrdiff_t>(before), groups.end(), [&](const Group& other) {
+          return other.parts.size() == group->parts.size() && other.shares == group->shares;
+        });
+    if (!known) groups.push_back(*std::move(group));
+  }
+}
+
+}  // namespace
+
+GroupSet candidate_groups(const Problem& problem, Strategy strategy) {
+  GroupSet set;
+  if (strategy != Strategy::tensor) {
+    for (uint16_t c = 0; c < problem.classes.size(); ++c) {
+      if (auto alone = make_group(problem, {c}, {1000})) set.groups.push_back(*std::move(alone));
+    }
+  }
+  bool shareable = std::all_of(problem.kinds.begin(), problem.kinds.end(),
+                               [](const LayerKind& kind) { return can_share(kind.demand, 2); });
+  if (strategy == Strategy::pipeline || !shareable) return set;
+  std::vector<Members> sets;
+  Members members;
+  set.all_sets = list_sets(problem, 0, members, sets);
+  if (!set.all_sets) sets = likely_sets(problem);
+  for (const Members& each : sets) add_groups(problem, each, set.groups);
+  return set;
+}
+
+}  // namespace shoal::planner
