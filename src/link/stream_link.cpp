@@ -120,11 +120,15 @@ Result<> StreamLink::send(Frame frame, TimePoint deadline) {
                                                        frame.payload.size(), frame.channel));
   }
   std::unique_lock lock(mutex_);
+  if (failure_) return std::unexpected(*failure_);
   auto ready = [&] { return queues().peer_closed() || queues().has_room(frame.channel); };
-  ++room_waiters_;
-  auto waited = wait(lock, deadline, ready);
-  --room_waiters_;
-  SHOAL_TRY(bool done, std::move(waited));
+  bool done = ready();
+  if (!done) {
+    ++room_waiters_;
+    auto waited = wait(lock, deadline, ready);
+    --room_waiters_;
+    SHOAL_TRY(done, std::move(waited));
+  }
   if (queues().peer_closed()) return goodbye_error();
   if (!done) {
     return fail(ErrorCode::timeout,

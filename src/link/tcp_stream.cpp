@@ -11,6 +11,9 @@ namespace shoal::link {
 namespace {
 // What one call receives at most, so that the lock around it is never held for long.
 constexpr size_t kMaxBytesPerCall = 8 << 20;
+// Behind a frame of this size only the header of the next is read ahead, so that its payload, likely as
+// large, goes straight to its place: one more system call is cheaper than a copy.
+constexpr size_t kLargeFrame = 32 << 10;
 }  // namespace
 
 TcpStream::TcpStream(FileDescriptor socket, std::string peer, uint32_t window_units,
@@ -43,17 +46,18 @@ Result<bool> TcpStream::send_ready() {
 Result<bool> TcpStream::receive_ready() {
   size_t total = 0;
   while (!ended_ && total < kMaxBytesPerCall) {
-    SHOAL_TRY(size_t got, read_some());
-    if (got == 0) break;
-    total += got;
+    SHOAL_TRY(Share got, read_some());
+    if (got.bytes == 0) break;
+    total += got.bytes;
     SHOAL_TRY_VOID(parse());
+    if (!got.perhaps_more) break;
   }
   return total != 0 || ended_;
 }
 
-// Reads into the open frame's payload first and, behind it, into the staging area. 0: nothing there now, or
-// the end.
-Result<size_t> TcpStream::read_some() {
+// Reads into the open frame's payload first and, behind it, into the staging area. No bytes: nothing there
+// now, or the end.
+Result<TcpStream::Share> TcpStream::read_some() {
   if (staged_begin_ == staged_end_) {
     staged_begin_ = staged_end_ = 0;
   } else if (staged_begin_ != 0) {
@@ -61,24 +65,26 @@ Result<size_t> TcpStream::read_some() {
     staged_end_ -= std::exchange(staged_begin_, 0);
   }
   size_t missing = incoming_ ? payload_.size() - filled_ : 0;
+  size_t staged = kStagingBytes - staged_end_;
+  if (last_length_ >= kLargeFrame && staged_end_ < kHeaderBytes) staged = kHeaderBytes - staged_end_;
   std::array<iovec, 2> parts = {iovec{payload_.data() + (missing != 0 ? filled_ : 0), missing},
-                                iovec{staging_->data() + staged_end_, kStagingBytes - staged_end_}};
+                                iovec{staging_->data() + staged_end_, staged}};
   Transfer transfer = receive_some(socket_.get(), std::span(parts).subspan(missing == 0 ? 1 : 0));
   switch (transfer.status) {
     case TransferStatus::would_block:
-      return 0;
+      return Share{};
     case TransferStatus::failed:
       return lost(std::strerror(errno));
     case TransferStatus::ended:
       SHOAL_TRY_VOID(meet_end());
-      return 0;
+      return Share{};
     case TransferStatus::moved:
       break;
   }
   size_t into_payload = std::min(missing, transfer.bytes);
   filled_ += into_payload;
   staged_end_ += transfer.bytes - into_payload;
-  return transfer.bytes;
+  return Share{transfer.bytes, transfer.bytes == missing + staged};
 }
 
 Result<> TcpStream::parse() {
@@ -90,6 +96,7 @@ Result<> TcpStream::parse() {
       staged_begin_ += kHeaderBytes;
       SHOAL_TRY(incoming_, queues_.open(raw));
       SHOAL_TRY(payload_, pool_->allocate(incoming_->length));
+      if (incoming_->type == FrameType::data) last_length_ = incoming_->length;
       filled_ = 0;
     }
     size_t take = std::min(payload_.size() - filled_, staged_end_ - staged_begin_);

@@ -18,7 +18,11 @@ class TcpStream final : public FrameStream {
   std::optional<short> watch(Interest interest) override;
 
  private:
-  Result<size_t> read_some();
+  struct Share {
+    size_t bytes = 0;
+    bool perhaps_more = false;  // it filled all the space there was
+  };
+  Result<Share> read_some();
   Result<> parse();
   Result<> finish_frame();
 
@@ -26,6 +30,7 @@ class TcpStream final : public FrameStream {
   std::unique_ptr<std::array<std::byte, kStagingBytes>> staging_;
   size_t staged_begin_ = 0;
   size_t staged_end_ = 0;
+  size_t last_length_ = 0;  // of the last frame with a payload
 };
 
 }  // namespace shoal::link
