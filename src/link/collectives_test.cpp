@@ -8,6 +8,7 @@
 #include <random>
 
 #include "link/memory_link.h"
+#include "link/tcp_link.h"
 
 namespace shoal::link {
 namespace {
@@ -58,6 +59,22 @@ struct Group {
   std::vector<Rank> ranks;
   std::vector<std::shared_ptr<MemoryWire>> wires;
 };
+
+// Replaces the wires of the group.
+void connect_by_tcp(Group& group, const LinkOptions& options) {
+  for (uint32_t a = 0; a < group.ranks.size(); ++a) {
+    for (uint32_t b = a + 1; b < group.ranks.size(); ++b) {
+      auto listener = TcpLinkListener::open({"127.0.0.1"}).value();
+      const auto address = SocketAddress::parse("127.0.0.1", listener.port()).value();
+      auto accepted = std::async(std::launch::async, [&] {
+        return listener.accept({"group", 1, "secret", a, b}, in(kPatience), options).value();
+      });
+      group.ranks[b].links[a] =
+          connect_tcp_link({address}, {"group", 1, "secret", b, a}, in(kPatience), options).value();
+      group.ranks[a].links[b] = accepted.get();
+    }
+  }
+}
 
 std::vector<float> values_of(uint32_t rank, size_t count, uint32_t seed) {
   std::mt19937 random(seed * 100 + rank);
@@ -202,6 +219,15 @@ INSTANTIATE_TEST_SUITE_P(Ranks, CollectiveRanks, testing::Range(2u, kMaxGroupRan
 TEST(Collectives, AMillionValuesAreSummedAcrossThreeRanks) {
   Group group(3);
   EXPECT_EQ(check_sums(group, {1'000'000}, {}), "");
+}
+
+TEST(Collectives, RanksOfOneHostSumOverTcpAndSharedMemory) {
+  for (bool shared_memory : {false, true}) {
+    Group group(3);
+    connect_by_tcp(group, {.shared_memory = shared_memory});
+    EXPECT_EQ(group.ranks[0].links[2]->kind(), shared_memory ? "shm" : "tcp");
+    EXPECT_EQ(check_sums(group, {1, 4096, 100'003, 1'000'000}, {}), "");
+  }
 }
 
 TEST(Collectives, AGroupOfOneHasItsOwnValues) {
