@@ -130,43 +130,47 @@ std::string wire_reason(const Placement& placement, WireFormat wire) {
 
 std::vector<Cut> with_device(const Problem& problem, std::vector<Group>& groups, const std::vector<Cut>& cuts,
                              uint16_t c) {
-  std::vector<Cut> best;
-  double best_seconds = kNever;
-  auto consider = [&](std::vector<Cut> order) {
-    std::vector<Group> own;
-    std::vector<uint32_t> index;
-    for (Cut& cut : order) {
-      own.push_back(groups[cut.group]);
-      index.push_back(cut.group);
-      cut.group = static_cast<uint32_t>(own.size() - 1);
-    }
-    std::vector<Cut> tried = cut_in_order(PassTable(problem, own, {1, 1}), order, kNever);
-    if (tried.empty()) return;
-    double seconds = objective_seconds(problem, own, tried);
-    if (seconds >= best_seconds) return;
-    for (Cut& cut : tried) cut.group = index[cut.group];
-    best_seconds = seconds, best = std::move(tried);
-  };
-  if (auto alone = make_group(problem, {c}, {1000}); alone && problem.options.strategy != Strategy::tensor) {
-    groups.push_back(*std::move(alone));
+  std::vector<Group> own;  // [stage] as they are, then those with the device
+  std::vector<std::vector<Cut>> orders;
+  std::vector<Cut> stages = cuts;
+  for (size_t at = 0; at < cuts.size(); ++at) {
+    own.push_back(groups[cuts[at].group]);
+    stages[at].group = static_cast<uint32_t>(at);
+  }
+  auto alone = make_group(problem, {c}, {1000});
+  if (alone && problem.options.strategy != Strategy::tensor) {
+    own.push_back(*std::move(alone));
     for (size_t at = 0; at <= cuts.size(); ++at) {
-      std::vector<Cut> order = cuts;
-      order.insert(order.begin() + static_cast<ptrdiff_t>(at),
-                   {static_cast<uint32_t>(groups.size() - 1), 0, 0});
-      consider(std::move(order));
+      orders.push_back(stages);
+      orders.back().insert(orders.back().begin() + static_cast<ptrdiff_t>(at),
+                           {static_cast<uint32_t>(own.size() - 1), 0, 0});
     }
   }
-  if (problem.options.strategy == Strategy::pipeline) return best;
-  for (size_t at = 0; at < cuts.size(); ++at) {
-    std::vector<uint16_t> members = groups[cuts[at].group].members;
+  for (size_t at = 0; at < cuts.size() && problem.options.strategy != Strategy::pipeline; ++at) {
+    std::vector<uint16_t> members = own[at].members;
     if (members.size() == kMostRanks) continue;
     members.push_back(c);
     auto joined = make_group(problem, std::move(members), ShareBy::speed_within_memory);
     if (!joined) continue;
-    groups.push_back(*std::move(joined));
-    std::vector<Cut> order = cuts;
-    order[at].group = static_cast<uint32_t>(groups.size() - 1);
-    consider(std::move(order));
+    own.push_back(*std::move(joined));
+    orders.push_back(stages);
+    orders.back()[at].group = static_cast<uint32_t>(own.size() - 1);
+  }
+  std::vector<Cut> best;
+  double best_seconds = kNever;
+  PassTable table(problem, own, {1, 1});
+  for (const std::vector<Cut>& order : orders) {
+    std::vector<Cut> tried = cut_in_order(table, order, kNever);
+    double seconds = tried.empty() ? kNever : objective_seconds(problem, own, tried);
+    if (seconds < best_seconds) best_seconds = seconds, best = std::move(tried);
+  }
+  for (Cut& cut : best) {
+    if (cut.group < cuts.size()) {
+      cut.group = cuts[cut.group].group;
+    } else {
+      groups.push_back(std::move(own[cut.group]));
+      cut.group = static_cast<uint32_t>(groups.size() - 1);
+    }
   }
   return best;
 }

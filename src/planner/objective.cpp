@@ -48,7 +48,7 @@ class Optimiser {
   Optimum run() {
     switch (problem_.options.objective) {
       case Objective::latency:
-        least_sum(PassTable(problem_, set_.groups, decode_pass(1)), work_);
+        latency();
         break;
       case Objective::throughput:
         throughput();
@@ -62,9 +62,9 @@ class Optimiser {
 
  private:
   // One sweep; what it finds is offered. Returns the sums of what was found, infinite when nothing.
-  PassSums look(const PassTable& table, double most_stage, double below, uint64_t work) {
+  PassSums look(const PassTable& table, UsedSets& sets, double most_stage, double below, uint64_t work) {
     SweepLimits limits{most_stage, below, work, strategy_, problem_.options.minimum_nodes};
-    SweepAnswer answer = sweep(table, limits);
+    SweepAnswer answer = sweep(table, sets, limits);
     best_.work += answer.work;
     best_.exact = best_.exact && answer.complete;
     if (answer.cuts.empty()) return {kNever, kNever};
@@ -73,7 +73,15 @@ class Optimiser {
     return pass_sums(problem_, set_.groups, answer.cuts, table.pass());
   }
 
-  PassSums least_sum(const PassTable& table, uint64_t work) { return look(table, kNever, kNever, work); }
+  PassSums least_sum(const PassTable& table, UsedSets& sets, uint64_t work) {
+    return look(table, sets, kNever, kNever, work);
+  }
+
+  void latency() {
+    PassTable table(problem_, set_.groups, decode_pass(1));
+    UsedSets sets(table);
+    least_sum(table, sets, work_);
+  }
 
   // For each number of parts the least round, by bisection: a round of T needs stages within T / parts and a
   // sum within T.
@@ -86,17 +94,16 @@ class Optimiser {
     const uint64_t each = work_ / (parts.size() * kSweepsOfBisection);
     for (uint32_t count : parts) {
       PassTable table(problem_, set_.groups, decode_pass(users / count));
-      PassSums sums = least_sum(table, each);
-      if (sums.seconds == kNever) return;
-      double high = std::min(round_seconds(sums, count), best_.seconds * users);
-      double low = sums.seconds;
-      while (low < high * (1 - kPrecision)) {
-        double middle = std::sqrt(low * high);
-        PassSums found = look(table, middle / count, middle, each);
-        if (found.seconds == kNever) {
-          low = middle;
+      UsedSets sets(table);
+      if (best_.cuts.empty() && least_sum(table, sets, 2 * each).seconds == kNever) return;
+      double high = best_.seconds * users, low = high / 16;
+      // Most numbers of parts are no gain, which one sweep shows.
+      for (double target = high * (1 - kPrecision); low < high * (1 - kPrecision);
+           target = std::sqrt(low * high)) {
+        if (look(table, sets, target / count, target, each).seconds == kNever) {
+          low = target;
         } else {
-          high = std::min(middle, best_.seconds * users);
+          high = std::min(target, best_.seconds * users);
         }
       }
     }
@@ -105,10 +112,11 @@ class Optimiser {
   // Least sum plus so many times the slowest stage: sweeps with ever lower caps on it.
   void first_token() {
     PassTable table(problem_, set_.groups, first_chunk(problem_));
+    UsedSets sets(table);
     const double repeats = later_chunks(problem_);
     const bool few = set_.groups.size() <= kFewGroups;
     const uint64_t each = work_ / (repeats > 0 ? (few ? 64 : kSweepsOfCaps) : 1);
-    PassSums sums = least_sum(table, each);
+    PassSums sums = least_sum(table, sets, each);
     if (repeats == 0 || sums.seconds == kNever) return;
     double least = least_cap(table);
     double ratio = 1 + kPrecision;
@@ -117,7 +125,7 @@ class Optimiser {
       // With a slowest stage in (cap / ratio, cap], only less of a sum than this is a gain.
       double below = best_.seconds - repeats * cap / ratio;
       if (below <= 0) continue;
-      PassSums found = look(table, cap, below, each);
+      PassSums found = look(table, sets, cap, below, each);
       if (found.seconds < kNever) cap = std::min(cap, found.slowest_seconds);
     }
   }

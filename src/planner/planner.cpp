@@ -13,12 +13,13 @@ namespace shoal::planner {
 namespace {
 
 constexpr size_t kMostPlacements = 4;
-constexpr double kBalanceSlack = 0.008;     // measured speeds are no better than that
-constexpr size_t kMostNamedDevices = 8;     // in one line of an Error
-constexpr size_t kMostReasons = 16;         // of devices that were left out
-constexpr uint32_t kMostDevices = 64;       // that the search can tell apart
-constexpr uint64_t kMainWork = 24'000'000;  // steps of the inner loops: some tens of milliseconds
-constexpr uint64_t kOtherWork = 3'000'000;
+constexpr double kBalanceSlack = 0.008;  // measured speeds are no better than that
+constexpr size_t kMostNamedDevices = 8;  // in one line of an Error
+constexpr size_t kMostReasons = 16;      // of devices that were left out
+constexpr uint32_t kMostDevices = 64;    // that the search can tell apart
+constexpr uint32_t kFewDevices = 16;
+constexpr uint64_t kWorkOfFew = 24'000'000;  // steps of the inner loops: a tenth of a second
+constexpr uint64_t kWorkOfMany = 4'000'000;  // and some hundredths
 constexpr int kImprovements = 6;
 
 bool asked_for(const Device& device, const PlanOptions& options) {
@@ -129,7 +130,7 @@ class Finder {
   // Best first; each has its own groups in its own order.
   std::vector<Found> run() {
     Strategy strategy = problem_.options.strategy;
-    Optimum best = optimise(problem_, set_, strategy, kMainWork);
+    Optimum best = optimise(problem_, set_, strategy, work());
     if (!best.cuts.empty()) {
       Found main{best.cuts, best.seconds, best.exact};
       if (!main.exact) improve(main);
@@ -146,6 +147,12 @@ class Finder {
   std::vector<Group>& groups() { return set_.groups; }
 
  private:
+  uint64_t work() const {
+    uint32_t devices = 0;
+    for (const DeviceClass& c : problem_.classes) devices += c.count();
+    return devices <= kFewDevices ? kWorkOfFew : kWorkOfMany;
+  }
+
   uint32_t devices_of(const std::vector<Cut>& cuts) const {
     uint32_t devices = 0;
     for (const Cut& cut : cuts) devices += set_.groups[cut.group].ranks();
@@ -206,7 +213,7 @@ class Finder {
       GroupSet singles;
       for (const Group& group : set_.groups)
         if (group.ranks() == 1) singles.groups.push_back(group);
-      Optimum pipeline = optimise(problem_, singles, Strategy::pipeline, kOtherWork);
+      Optimum pipeline = optimise(problem_, singles, Strategy::pipeline, work() / 8);
       // Groups of one rank come first in the set, so indices are the same.
       add({pipeline.cuts, pipeline.seconds, pipeline.exact});
     }

@@ -1,6 +1,7 @@
 #include "planner/shares.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace shoal::planner {
 namespace {
@@ -16,8 +17,13 @@ uint32_t kv_heads_read(const LayerDemand& layer, uint32_t first, uint32_t count)
 
 std::vector<uint32_t> apportion(uint32_t units, std::span<const double> weights) {
   uint32_t least = units >= weights.size() ? 1 : 0;
-  std::vector<uint32_t> counts(weights.size(), least);
-  for (uint32_t left = units - least * static_cast<uint32_t>(weights.size()); left > 0; --left) {
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  // Highest averages give everyone its quota rounded down at least, so that counting may begin there.
+  std::vector<uint32_t> counts;
+  for (double weight : weights) counts.push_back(static_cast<uint32_t>(weight / sum * units * (1 - 1e-12)));
+  if (std::any_of(counts.begin(), counts.end(), [&](uint32_t count) { return count < least; }))
+    counts.assign(weights.size(), least);
+  for (uint32_t left = units - std::accumulate(counts.begin(), counts.end(), 0u); left > 0; --left) {
     size_t best = 0;
     for (size_t rank = 1; rank < weights.size(); ++rank) {
       if ((counts[rank] + 1) * weights[best] < (counts[best] + 1) * weights[rank]) best = rank;

@@ -4,9 +4,6 @@
 #include <deque>
 #include <map>
 #include <tuple>
-#include <unordered_map>
-
-#include "planner/used_set.h"
 
 namespace shoal::planner {
 namespace {
@@ -53,13 +50,14 @@ struct Bundle {
 
 class Sweep {
  public:
-  Sweep(const PassTable& table, const SweepLimits& limits)
+  Sweep(const PassTable& table, UsedSets& sets, const SweepLimits& limits, bool narrow)
       : table_(table),
         problem_(table.problem()),
         limits_(limits),
-        sets_(table),
+        sets_(sets),
         profiles_(return_profiles(problem_)),
-        layers_(problem_.layer_count()) {
+        layers_(problem_.layer_count()),
+        beam_(narrow) {
     uint32_t devices = 0;
     for (const DeviceClass& c : problem_.classes) devices += c.count();
     levels_.resize(devices + 1);
@@ -83,9 +81,9 @@ class Sweep {
 
   void start() {
     for (uint32_t group = 0; group < table_.groups().size(); ++group) {
-      Row row = first_stage(table_, group, limits_.most_stage_seconds);
+      first_stage(table_, group, limits_.most_stage_seconds, row_);
       answer_.work += layers_;
-      keep(0, group, profiles_[table_.groups()[group].members[0]], false, 0, std::move(row));
+      keep(0, group, profiles_[table_.groups()[group].members[0]], false, 0);
     }
   }
 
@@ -131,52 +129,62 @@ class Sweep {
 
   void extend(const Bundle& bundle, uint32_t level) {
     for (uint32_t group : next_groups(bundle)) {
-      Arrivals arrivals(layers_);
+      arrivals_.reset(layers_);
       for (int32_t index : bundle.rows) {
         const StoredRow& from = rows_[static_cast<size_t>(index)];
         const Hop& hop = table_.hop(from.group, group);
         if (hop.busy_seconds > limits_.most_stage_seconds) continue;
-        arrivals.offer(from.row, hop.seconds, index);
-        answer_.work += layers_;
+        arrivals_.offer(from.row, hop.seconds, index);
+        answer_.work += from.row.high - from.row.low + 1;
       }
-      Row row = later_stage(table_, group, arrivals, limits_.most_stage_seconds);
-      answer_.work += 3 * layers_;
-      keep(bundle.used, group, bundle.profile, bundle.shared, level, std::move(row));
+      later_stage(table_, group, arrivals_, limits_.most_stage_seconds, row_);
+      answer_.work += 4 * layers_;
+      keep(bundle.used, group, bundle.profile, bundle.shared, level);
     }
   }
 
-  void keep(uint64_t used_before, uint32_t group, uint16_t profile, bool shared, uint32_t level, Row row) {
+  void keep(uint64_t used_before, uint32_t group, uint16_t profile, bool shared, uint32_t level) {
     const Group& ranks = table_.groups()[group];
     uint32_t devices = level + ranks.ranks();
     uint64_t used = used_before + sets_.of_group(group);
     shared = shared || ranks.ranks() > 1;
     bool wanted =
         devices >= limits_.minimum_devices && (limits_.strategy != Strategy::hybrid || (shared && level > 0));
-    if (row.seconds[layers_] < kNever && wanted) {
+    bool is_best = false;
+    if (row_.cells[layers_].seconds < kNever && wanted) {
       double back = level == 0 ? 0 : latency_seconds(problem_.path(ranks.members[0], profile), 1);
-      double seconds = row.seconds[layers_] + back;
-      if (seconds < bound_) {
+      double seconds = row_.cells[layers_].seconds + back;
+      is_best = seconds < bound_;
+      if (is_best) {
         bound_ = answer_.seconds = seconds;
         best_row_ = static_cast<int32_t>(rows_.size());
       }
     }
-    const std::vector<double>& least = least_seconds(used);
-    double score = kNever;
-    bool is_best = best_row_ == static_cast<int32_t>(rows_.size());
-    for (uint32_t layer = 1; layer < layers_; ++layer) {
-      double total = row.seconds[layer] + least[layer];
-      if (total >= bound_ * kWorthwhile) {
-        row.seconds[layer] = kNever;
-        continue;
-      }
-      score = std::min(score, total);
-    }
+    double score = prune(used);
     if (score == kNever && !is_best) return;
-    rows_.push_back({group, std::move(row)});
+    rows_.push_back({group, row_});
     if (score == kNever || devices + 1 >= levels_.size()) return;
     Bundle& bundle = bundle_of(devices, {used, profile, shared});
     bundle.rows.push_back(static_cast<int32_t>(rows_.size() - 1));
     bundle.score = std::min(bundle.score, score);
+  }
+
+  // Drops ends that cannot come to anything better. Returns the least that those left could come to.
+  double prune(uint64_t used) {
+    const std::vector<double>& least = sets_.least_seconds(used);
+    double score = kNever;
+    uint32_t low = layers_ + 1, high = 0;
+    for (uint32_t layer = row_.low; layer <= row_.high; ++layer) {
+      double total = row_.cells[layer].seconds + least[layer];
+      if (layer < layers_ && total >= bound_ * kWorthwhile) {
+        row_.cells[layer].seconds = kNever;
+      } else if (total < kNever) {
+        low = std::min(low, layer), high = layer;
+        if (layer < layers_) score = std::min(score, total);
+      }
+    }
+    row_.low = low, row_.high = high;
+    return score;
   }
 
   Bundle& bundle_of(uint32_t level, const Key& key) {
@@ -187,22 +195,13 @@ class Sweep {
     return levels_[level][found->second];
   }
 
-  const std::vector<double>& least_seconds(uint64_t used) {
-    auto [found, added] = least_.try_emplace(used);
-    if (added) {
-      found->second = sets_.least_seconds(used);
-      answer_.work += layers_;
-    }
-    return found->second;
-  }
-
   std::vector<Cut> trace() const {
     std::vector<Cut> cuts;
     uint32_t end = layers_;
     for (int32_t index = best_row_; index >= 0;) {
       const StoredRow& stored = rows_[static_cast<size_t>(index)];
-      cuts.insert(cuts.begin(), {stored.group, stored.row.first_layer[end], end});
-      index = stored.row.previous[end];
+      cuts.insert(cuts.begin(), {stored.group, stored.row.cells[end].first_layer, end});
+      index = stored.row.cells[end].previous;
       end = cuts.front().first_layer;
     }
     return cuts;
@@ -211,20 +210,18 @@ class Sweep {
   const PassTable& table_;
   const Problem& problem_;
   SweepLimits limits_;
-  UsedSets sets_;
+  UsedSets& sets_;
   std::vector<uint16_t> profiles_;
   uint32_t layers_;
   double bound_ = kNever;
-  bool beam_ = false;
+  bool beam_;  // follow the likeliest groups only
   int32_t best_row_ = -1;
   std::deque<StoredRow> rows_;
   std::vector<std::vector<Bundle>> levels_;  // [devices used]
   std::vector<std::map<Key, size_t>> index_;
-  std::unordered_map<uint64_t, std::vector<double>> least_;
+  Arrivals arrivals_;
+  Row row_;  // the one in the making
   SweepAnswer answer_;
-
- public:
-  void narrow() { beam_ = true; }
 };
 
 }  // namespace
@@ -233,18 +230,16 @@ bool fits_sweep(const Problem& problem) {
   return UsedSets::bits_needed(problem) <= 64;
 }
 
-SweepAnswer sweep(const PassTable& table, const SweepLimits& limits) {
+SweepAnswer sweep(const PassTable& table, UsedSets& sets, const SweepLimits& limits) {
   // A quick look for something good, which then cuts the thorough search short.
   SweepLimits quick = limits;
   quick.work = limits.work / 4;
-  Sweep first(table, quick);
-  first.narrow();
-  SweepAnswer found = first.run();
+  SweepAnswer found = Sweep(table, sets, quick, true).run();
   if (found.complete) return found;
   SweepLimits thorough = limits;
   thorough.work = limits.work - std::min(limits.work, found.work);
   thorough.below_seconds = std::min(limits.below_seconds, found.seconds);
-  SweepAnswer answer = Sweep(table, thorough).run();
+  SweepAnswer answer = Sweep(table, sets, thorough, false).run();
   answer.work += found.work;
   if (answer.cuts.empty()) {
     answer.cuts = std::move(found.cuts);

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "planner/rows.h"
+#include "planner/used_set.h"
 
 namespace shoal::planner {
 
@@ -27,7 +27,8 @@ struct SweepAnswer {
 };
 
 // Problem's classes must fit (see fits_sweep).
-SweepAnswer sweep(const PassTable& table, const SweepLimits& limits);
+// `sets` is of the same table.
+SweepAnswer sweep(const PassTable& table, UsedSets& sets, const SweepLimits& limits);
 
 // Sets of devices are kept as 64 bits; up to 64 devices always fit.
 bool fits_sweep(const Problem& problem);

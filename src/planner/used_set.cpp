@@ -32,9 +32,9 @@ UsedSets::UsedSets(const PassTable& table) : table_(&table) {
     for (const auto& [c, devices] : counts) packed += uint64_t{devices} << shift_[c];
     packed_.push_back(packed);
     double per_byte = kNever;
-    for (uint32_t layer = 0; layer < problem.layer_count(); ++layer) {
-      double bytes = static_cast<double>(problem.kinds[problem.kind_of[layer]].memory_bytes());
-      per_byte = std::min(per_byte, table.layers_seconds(index, layer, layer + 1) / std::max(1.0, bytes));
+    for (uint32_t kind = 0; kind < problem.kinds.size(); ++kind) {
+      double bytes = static_cast<double>(problem.kinds[kind].memory_bytes());
+      per_byte = std::min(per_byte, table.kind_seconds(index, kind) / std::max(1.0, bytes));
     }
     for (const auto& [c, devices] : counts) seconds_per_byte_[c] = std::min(seconds_per_byte_[c], per_byte);
     least_head_seconds_ = std::min(least_head_seconds_, table.head_seconds(index));
@@ -53,7 +53,13 @@ bool UsedSets::has_room(uint64_t used, uint32_t group) const {
   });
 }
 
-std::vector<double> UsedSets::least_seconds(uint64_t used) const {
+const std::vector<double>& UsedSets::least_seconds(uint64_t used) {
+  auto [found, added] = known_.try_emplace(used);
+  if (added) found->second = find_least_seconds(used);
+  return found->second;
+}
+
+std::vector<double> UsedSets::find_least_seconds(uint64_t used) const {
   const Problem& problem = table_->problem();
   const uint32_t layers = problem.layer_count();
   std::vector<double> least(layers + 1, kNever);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <unordered_map>
 #include <vector>
 
 #include "planner/rows.h"
@@ -19,11 +20,13 @@ class UsedSets {
   // [layer_count + 1]: no way to compute the layers from here to the end with devices that `used` leaves
   // takes less. Infinite where they cannot hold them. Layers are taken as a fluid that fills the memory of
   // the fastest first; a device is as fast as the fastest group it could be in; hops are free.
-  std::vector<double> least_seconds(uint64_t used) const;
+  // Remembered, so that later sweeps over the same table have it at once.
+  const std::vector<double>& least_seconds(uint64_t used);
 
   static uint32_t bits_needed(const Problem& problem);
 
  private:
+  std::vector<double> find_least_seconds(uint64_t used) const;
   uint32_t count(uint64_t used, uint32_t c) const {
     return static_cast<uint32_t>(used >> shift_[c] & ((uint64_t{1} << width_[c]) - 1));
   }
@@ -35,6 +38,7 @@ class UsedSets {
   std::vector<double> seconds_per_byte_;                            // [class]
   std::vector<uint16_t> by_speed_;                                  // classes
   double least_head_seconds_ = 0;
+  std::unordered_map<uint64_t, std::vector<double>> known_;
 };
 
 }  // namespace shoal::planner
