@@ -1,7 +1,5 @@
 // What a model asks of a machine: sums over its tensors.
 #include <algorithm>
-#include <functional>
-#include <numeric>
 
 #include "model/decoder_spec.h"
 #include "model/tensors.h"
@@ -11,18 +9,6 @@ namespace {
 
 using formats::TensorInfo;
 using Shape = std::vector<uint64_t>;
-
-uint64_t product(const Shape& shape) {
-  return std::accumulate(shape.begin(), shape.end(), uint64_t{1}, std::multiplies<>());
-}
-
-// Bytes of the part of a tensor that a ref takes.
-uint64_t bytes_of_part(const TensorInfo& tensor, const Shape& part) {
-  const uint64_t whole = product(tensor.shape), values = product(part);
-  if (whole == values || whole == 0) return tensor.stored_bytes();
-  return static_cast<uint64_t>(static_cast<double>(tensor.stored_bytes()) * static_cast<double>(values) /
-                               static_cast<double>(whole));
-}
 
 double expert_share(const LayerSpec& layer) {
   const auto* mixture = std::get_if<MixtureSpec>(&layer.feed_forward);
@@ -43,7 +29,7 @@ Result<LayerCost> layer_cost(const DecoderSpec& spec, const LayerSpec& layer,
       first_fault = std::unexpected(std::move(tensor).error());
       return;
     }
-    const uint64_t bytes = bytes_of_part(**tensor, shape), values = product(shape);
+    const uint64_t bytes = bytes_of_part(**tensor, shape), values = value_count(shape);
     const double used = role == TensorRole::expert ? share : 1;
     cost.weight_bytes += bytes;
     cost.parameters += values;
@@ -101,7 +87,7 @@ Result<ModelCost> model_cost(const DecoderSpec& spec, const formats::Checkpoint&
   cost.head_bytes = bytes_of_part(*head, {head_rows, spec.hidden_size});
   if (head != embedding) cost.head_bytes += norm->stored_bytes();
   cost.head_flops_per_token = uint64_t{2} * head_rows * spec.hidden_size;
-  cost.parameters += product(vocabulary) * (spec.tied() ? 1 : 2) + spec.hidden_size;
+  cost.parameters += value_count(vocabulary) * (spec.tied() ? 1 : 2) + spec.hidden_size;
   return cost;
 }
 

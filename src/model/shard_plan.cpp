@@ -26,15 +26,6 @@ Result<std::vector<uint32_t>> checked_shares(const TensorShard& shard) {
   return shard.shares;
 }
 
-// Neighbouring columns that only go together, if the weight is to keep its type.
-uint32_t column_block(const formats::TensorInfo& tensor, const TensorRef& ref) {
-  const uint32_t block = tensor.scales ? tensor.group_columns : formats::type_info(tensor.type).block_values;
-  const bool scattered =
-      ref.columns.length != 0 && ref.columns.count > 1 && ref.columns.stride != ref.columns.length;
-  const bool is_widened = ref.transposed || scattered || ref.columns.first % block != 0;
-  return is_widened ? 1 : block;
-}
-
 // How far the rank with most for its share is from what would be fair.
 double lopsidedness(std::span<const double> loads, Shares shares) {
   const double total_load = std::accumulate(loads.begin(), loads.end(), 0.0);
@@ -74,15 +65,9 @@ class Divider {
   }
 
  private:
-  Result<uint32_t> block_of(const TensorRef& ref) const {
-    const formats::TensorInfo* tensor = checkpoint_.find(ref.name);
-    if (!tensor) return fail(ErrorCode::malformed, fmt::format("tensor '{}' is missing", ref.name));
-    return column_block(*tensor, ref);
-  }
-
   // Heads of `head_size` columns of `output` that only go together.
   Result<uint32_t> heads_together(const TensorRef& output, uint32_t head_size) const {
-    SHOAL_TRY(const uint32_t block, block_of(output));
+    SHOAL_TRY(const uint32_t block, columns_together(checkpoint_, output));
     return block / std::gcd(block, head_size);
   }
 
@@ -136,7 +121,7 @@ class Divider {
   }
 
   Result<> divide_feed_forward(const DenseSpec& spec, LayerShard& shard) const {
-    SHOAL_TRY(const uint32_t block, block_of(spec.down));
+    SHOAL_TRY(const uint32_t block, columns_together(checkpoint_, spec.down));
     shard.columns = divide_width(spec.width, block, shares_)[rank_];
     shard.experts = shard.shared_columns = {0, 0};
     return {};
@@ -145,7 +130,7 @@ class Divider {
   Result<> divide_feed_forward(const MixtureSpec& spec, LayerShard& shard) const {
     uint32_t block = 1;
     for (const TensorRef& down : spec.down) {
-      SHOAL_TRY(const uint32_t one, block_of(down));
+      SHOAL_TRY(const uint32_t one, columns_together(checkpoint_, down));
       block = std::max(block, one);
     }
     const uint32_t experts = spec.router_op.expert_count;
@@ -161,7 +146,7 @@ class Divider {
     shard.adds_expert_bias = stay_whole || first - widths.begin() == rank_;
     shard.shared_columns = {0, 0};
     if (!spec.shared) return {};
-    SHOAL_TRY(const uint32_t shared_block, block_of(spec.shared->down));
+    SHOAL_TRY(const uint32_t shared_block, columns_together(checkpoint_, spec.shared->down));
     shard.shared_columns = divide_width(spec.shared->width, shared_block, shares_)[rank_];
     return {};
   }
@@ -172,6 +157,17 @@ class Divider {
 };
 
 }  // namespace
+
+Result<uint32_t> columns_together(const formats::Checkpoint& checkpoint, const TensorRef& ref) {
+  const formats::TensorInfo* tensor = checkpoint.find(ref.name);
+  if (!tensor) return fail(ErrorCode::malformed, fmt::format("tensor '{}' is missing", ref.name));
+  const uint32_t block =
+      tensor->scales ? tensor->group_columns : formats::type_info(tensor->type).block_values;
+  const bool scattered =
+      ref.columns.length != 0 && ref.columns.count > 1 && ref.columns.stride != ref.columns.length;
+  const bool is_widened = ref.transposed || scattered || ref.columns.first % block != 0;
+  return is_widened ? 1 : block;
+}
 
 std::vector<Slice> divide(uint32_t size, uint32_t granule, Shares shares) {
   const uint64_t granules = (uint64_t{size} + granule - 1) / granule;

@@ -50,6 +50,24 @@ Result<ShardPlan> shard_plan(const DecoderSpec& spec, const formats::Checkpoint&
 Result<DecoderSpec> shard_spec(const DecoderSpec& spec, const formats::Checkpoint& checkpoint,
                                const engine::TensorShard& shard);
 
+// How far ranks can share a layer, and which of its LayerCost::weight_bytes they do; for the planner. Of
+// weight_bytes, what is neither mixer_bytes nor whole_bytes belongs to the feed-forward and is cut.
+struct LayerCuts {
+  // Equal pieces that the heads and their kv heads are divided in; 0: the mixer is whole on every rank.
+  uint32_t head_pieces = 0, kv_pieces = 0;
+  uint32_t width_pieces = 0;  // of the feed-forward: blocks of its width, or experts where those stay whole
+  uint64_t mixer_bytes = 0;   // cut by heads
+  uint64_t expert_bytes = 0;  // of experts that a router chooses from
+  uint64_t whole_bytes = 0;   // on every rank: norms, routers, what compresses, a mixer that cannot be cut
+  bool kv_is_whole = false;   // latent rows: every rank keeps them
+  uint32_t sums = 2;          // of rows over the ranks, each step
+};
+Result<std::vector<LayerCuts>> layer_cuts(const DecoderSpec& spec, const formats::Checkpoint& checkpoint);
+
+// Neighbouring columns of a weight that only go together, if it is to keep its type. Error: malformed (no
+// such tensor).
+Result<uint32_t> columns_together(const formats::Checkpoint& checkpoint, const TensorRef& ref);
+
 // Divides `size` things over ranks, in order and in whole `granule`s but for the last, near to `shares`
 // (largest remainder, ties to the lower rank). No rank gets nothing if there are granules enough.
 std::vector<engine::Slice> divide(uint32_t size, uint32_t granule, std::span<const uint32_t> shares);

@@ -1,7 +1,10 @@
 // From a plan of what a rank holds to the spec that it runs.
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "model/shard_plan.h"
+#include "model/tensors.h"
 
 namespace shoal::model {
 namespace {
@@ -40,6 +43,10 @@ class LayerCutter {
                 times(shard_.heads, spec.value_dim));
     keep(spec.key_up, shard_.heads);
     keep(spec.value_up, shard_.heads);
+    for (TensorRef& ref : spec.key_up)
+      cut_rows(ref, {spec.latent_rank, spec.nope_dim}, {0, spec.latent_rank});
+    for (TensorRef& ref : spec.value_up)
+      cut_rows(ref, {spec.value_dim, spec.latent_rank}, {0, spec.value_dim});
     spec.heads = shard_.heads.count;
   }
 
@@ -124,7 +131,123 @@ class LayerCutter {
   const LayerShard& shard_;
 };
 
+// Everything, as a part.
+struct WholeLayer {
+  void operator()(const AttentionSpec& spec) {
+    shard.heads = {0, spec.query_heads};
+    shard.kv_heads = {0, spec.kv_heads};
+  }
+  void operator()(const LatentAttentionSpec& spec) { shard.heads = {0, spec.heads}; }
+  void operator()(const DeltaNetSpec& spec) {
+    shard.heads = {0, spec.op.value_heads};
+    shard.kv_heads = {0, spec.op.key_heads};
+    shard.mixer_is_whole = spec.op.tiled && spec.op.value_heads != spec.op.key_heads;
+  }
+  void operator()(const DenseSpec& spec) { shard.columns = {0, spec.width}; }
+  void operator()(const MixtureSpec& spec) {
+    shard.columns = {0, spec.width};
+    shard.experts = {0, spec.router_op.expert_count};
+    if (spec.shared) shard.shared_columns = {0, spec.shared->width};
+    shard.adds_expert_bias = true;
+  }
+
+  LayerShard shard;
+};
+
+uint32_t pieces(uint32_t size, uint32_t together) {
+  return (size + together - 1) / together;
+}
+
+// Into how many pieces ranks can divide a mixer or a feed-forward.
+class PieceCounter {
+ public:
+  PieceCounter(const formats::Checkpoint& checkpoint, LayerCuts& cuts)
+      : checkpoint_(checkpoint), cuts_(cuts) {}
+
+  Result<> operator()(const AttentionSpec& spec) const {
+    return count_heads(spec.output, spec.head_dim, spec.query_heads, spec.kv_heads);
+  }
+  Result<> operator()(const LatentAttentionSpec& spec) const {
+    cuts_.kv_is_whole = true;
+    return count_heads(spec.output, spec.value_dim, spec.heads, spec.heads);
+  }
+  Result<> operator()(const DeltaNetSpec& spec) const {
+    const engine::DeltaNetOp& op = spec.op;
+    SHOAL_TRY_VOID(count_heads(spec.output, op.value_dim, op.value_heads, op.key_heads));
+    cuts_.head_pieces = cuts_.kv_pieces;  // value heads go with their key head
+    return {};
+  }
+  Result<> operator()(const DenseSpec& spec) const {
+    SHOAL_TRY(const uint32_t block, columns_together(checkpoint_, spec.down));
+    cuts_.width_pieces = pieces(spec.width, block);
+    return {};
+  }
+  Result<> operator()(const MixtureSpec& spec) const {
+    SHOAL_TRY(const uint32_t block, columns_together(checkpoint_, spec.down.front()));
+    // Where experts stay whole there are at least four for each rank.
+    cuts_.width_pieces = std::max(pieces(spec.width, block), spec.router_op.expert_count / 4);
+    return {};
+  }
+
+ private:
+  Result<> count_heads(const TensorRef& output, uint32_t head_dim, uint32_t heads, uint32_t kv_heads) const {
+    SHOAL_TRY(const uint32_t block, columns_together(checkpoint_, output));
+    const uint32_t together = block / std::gcd(block, head_dim), group = heads / kv_heads;
+    cuts_.head_pieces = pieces(heads, together);
+    cuts_.kv_pieces = pieces(kv_heads, together / std::gcd(together, group));
+    return {};
+  }
+
+  const formats::Checkpoint& checkpoint_;
+  LayerCuts& cuts_;
+};
+
+Result<LayerCuts> cuts_of(const DecoderSpec& spec, LayerSpec layer, const formats::Checkpoint& checkpoint) {
+  LayerCuts cuts;
+  const PieceCounter counter(checkpoint, cuts);
+  SHOAL_TRY_VOID(std::visit(counter, layer.mixer));
+  SHOAL_TRY_VOID(std::visit(counter, layer.feed_forward));
+  WholeLayer whole;
+  std::visit(whole, layer.mixer);
+  std::visit(whole, layer.feed_forward);
+  if (whole.shard.mixer_is_whole) {
+    cuts.head_pieces = cuts.kv_pieces = kMaxRanks;
+    cuts.sums = 1;
+  }
+  // What is cut has a part now.
+  const LayerCutter cutter(spec.hidden_size, whole.shard);
+  std::visit(cutter, layer.mixer);
+  std::visit(cutter, layer.feed_forward);
+  const auto add = [&](const TensorRef& ref, const Shape& shape, TensorRole role, uint64_t& cut_bytes) {
+    const formats::TensorInfo* tensor = checkpoint.find(ref.name);
+    const bool is_cut = ref.part_rows.count != Slice::kAll || ref.part_columns.count != Slice::kAll;
+    const uint64_t bytes = tensor ? bytes_of_part(*tensor, shape) : 0;
+    (is_cut || role == TensorRole::expert ? cut_bytes : cuts.whole_bytes) += bytes;
+    if (role == TensorRole::expert) cuts.expert_bytes += bytes;
+  };
+  uint64_t feed_forward_bytes = 0, norm_bytes = 0;
+  visit_mixer_tensors(spec, layer.mixer, [&](const TensorRef& ref, const Shape& shape, TensorRole role) {
+    add(ref, shape, role, cuts.mixer_bytes);
+  });
+  visit_feed_forward_tensors(spec, layer.feed_forward,
+                             [&](const TensorRef& ref, const Shape& shape, TensorRole role) {
+                               add(ref, shape, role, feed_forward_bytes);
+                             });
+  for (const TensorRef* norm :
+       {&layer.mixer_norm, &layer.mixer_post_norm, &layer.feed_forward_norm, &layer.feed_forward_post_norm})
+    if (!norm->empty()) add(*norm, {spec.hidden_size}, TensorRole::every_token, norm_bytes);
+  return cuts;
+}
+
 }  // namespace
+
+Result<std::vector<LayerCuts>> layer_cuts(const DecoderSpec& spec, const formats::Checkpoint& checkpoint) {
+  std::vector<LayerCuts> all;
+  for (const LayerSpec& layer : spec.layers) {
+    SHOAL_TRY(all.emplace_back(), cuts_of(spec, layer, checkpoint));
+  }
+  return all;
+}
 
 Result<DecoderSpec> shard_spec(const DecoderSpec& spec, const formats::Checkpoint& checkpoint,
                                const engine::TensorShard& shard) {

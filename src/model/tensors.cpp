@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <functional>
+#include <numeric>
 #include <string_view>
 
 #include "base/limits.h"
@@ -167,15 +169,24 @@ Result<> refuse_unused(const DecoderSpec& spec, const Checkpoint& checkpoint,
 
 }  // namespace
 
+void visit_mixer_tensors(const DecoderSpec& spec, const MixerSpec& mixer, const TensorVisitor& visit) {
+  std::visit(LayerVisitor(spec.hidden_size, visit), mixer);
+}
+
+void visit_feed_forward_tensors(const DecoderSpec& spec, const FeedForwardSpec& feed_forward,
+                                const TensorVisitor& visit) {
+  std::visit(LayerVisitor(spec.hidden_size, visit), feed_forward);
+}
+
 void visit_layer_tensors(const DecoderSpec& spec, const LayerSpec& layer, const TensorVisitor& visit) {
   const LayerVisitor visitor(spec.hidden_size, visit);
   const Shape norm = {spec.hidden_size};
   visitor.required(layer.mixer_norm, norm);
   visitor.optional(layer.mixer_post_norm, norm);
-  std::visit(visitor, layer.mixer);
+  visit_mixer_tensors(spec, layer.mixer, visit);
   visitor.required(layer.feed_forward_norm, norm);
   visitor.optional(layer.feed_forward_post_norm, norm);
-  std::visit(visitor, layer.feed_forward);
+  visit_feed_forward_tensors(spec, layer.feed_forward, visit);
 }
 
 Result<const TensorInfo*> find_tensor(const Checkpoint& checkpoint, const TensorRef& ref,
@@ -187,6 +198,17 @@ Result<const TensorInfo*> find_tensor(const Checkpoint& checkpoint, const Tensor
   return fail(ErrorCode::malformed,
               fmt::format("tensor '{}' has the shape [{}], the configuration asks for [{}]", tensor->name,
                           fmt::join(tensor->shape, ", "), fmt::join(expected, ", ")));
+}
+
+uint64_t value_count(const Shape& shape) {
+  return std::accumulate(shape.begin(), shape.end(), uint64_t{1}, std::multiplies<>());
+}
+
+uint64_t bytes_of_part(const TensorInfo& tensor, const Shape& part) {
+  const uint64_t whole = value_count(tensor.shape), values = value_count(part);
+  if (whole == values || whole == 0) return tensor.stored_bytes();
+  return static_cast<uint64_t>(static_cast<double>(tensor.stored_bytes()) * static_cast<double>(values) /
+                               static_cast<double>(whole));
 }
 
 Result<> check_tensors(DecoderSpec& spec, const Checkpoint& checkpoint) {

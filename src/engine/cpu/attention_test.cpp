@@ -16,6 +16,8 @@ struct Heads {
   KvType type = KvType::f32;
   float softcap = 0;
   bool sinks = false;
+  uint32_t group_heads = 0;
+  uint32_t skipped_heads = 0;
 };
 
 // From far below the scores to above most of them.
@@ -64,7 +66,9 @@ std::vector<float> attend_in_chunks(const Kernels& kernels, const Heads& heads, 
                     .head_dim = heads.head_dim,
                     .scale = 0.25f,
                     .window = heads.window,
-                    .softcap = heads.softcap};
+                    .softcap = heads.softcap,
+                    .group_heads = heads.group_heads,
+                    .skipped_heads = heads.skipped_heads};
   std::vector<float> sinks = sinks_of(heads);
   size_t query_floats = size_t{heads.query_heads} * heads.head_dim;
   std::vector<float> output(tokens.queries.size());
@@ -93,7 +97,8 @@ std::vector<double> exact_attention(const Heads& heads, const Tokens& given) {
   tokens.keys = as_cached(heads.type, tokens.keys, heads.head_dim);
   tokens.values = as_cached(heads.type, tokens.values, heads.head_dim);
   std::vector<double> output(tokens.queries.size());
-  uint32_t group = heads.query_heads / heads.kv_heads, size = heads.head_dim;
+  uint32_t group = heads.group_heads != 0 ? heads.group_heads : heads.query_heads / heads.kv_heads;
+  uint32_t size = heads.head_dim;
   for (uint32_t i = 0; i < tokens.count; ++i) {
     for (uint32_t head = 0; head < heads.query_heads; ++head) {
       uint32_t first = heads.window != 0 && i + 1 > heads.window ? i + 1 - heads.window : 0;
@@ -101,7 +106,7 @@ std::vector<double> exact_attention(const Heads& heads, const Tokens& given) {
       double* to = &output[(size_t{i} * heads.query_heads + head) * size];
       double sum = heads.sinks ? std::exp(sinks_of(heads)[head]) : 0;
       for (uint32_t j = first; j <= i; ++j) {
-        size_t at = (size_t{j} * heads.kv_heads + head / group) * size;
+        size_t at = (size_t{j} * heads.kv_heads + (heads.skipped_heads + head) / group) * size;
         double score = 0;
         for (uint32_t d = 0; d < size; ++d) score += double{query[d]} * tokens.keys[at + d];
         score *= 0.25;
@@ -128,6 +133,9 @@ std::vector<Heads> all_heads() {
           {.softcap = 5},
           {.sinks = true},
           {.query_heads = 16, .kv_heads = 1, .head_dim = 24, .window = 20, .softcap = 3, .sinks = true},
+          {.query_heads = 5, .kv_heads = 3, .sinks = true, .group_heads = 2, .skipped_heads = 1},
+          {.query_heads = 3, .kv_heads = 1, .head_dim = 20, .group_heads = 7, .skipped_heads = 2},
+          {.query_heads = 11, .kv_heads = 2, .type = KvType::q8, .group_heads = 10, .skipped_heads = 9},
           {.type = KvType::f16},
           {.query_heads = 7, .kv_heads = 1, .head_dim = 40, .window = 33, .type = KvType::f16},
           {.type = KvType::q8},
