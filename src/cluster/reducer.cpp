@@ -5,6 +5,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "cluster/planner_input.h"
 
 namespace shoal::cluster {
 
@@ -112,7 +113,8 @@ void Reducer::on(const SelfChanged& event, TimePoint, Actions&) {
 }
 
 Result<std::vector<planner::Placement>> Reducer::preview(const PlaceRequest& request) const {
-  return planner::plan(view_.devices(request), {}, request.demand, request.options);
+  const std::vector<planner::Device> devices = view_.devices(request);
+  return planner::plan(devices, measured_links(devices, view_.members()), request.demand, request.options);
 }
 
 Result<InstanceFact> Reducer::propose(const PlaceAsked& asked) const {

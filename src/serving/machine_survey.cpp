@@ -91,8 +91,8 @@ void MachineSurvey::when_done(std::function<void()> then) {
 
 void MachineSurvey::stop() {
   *cancelled_ = true;
-  if (measuring_) measuring_->close();
-  waiting_.clear();
+  measuring_.reset();
+  for (const auto& then : std::exchange(waiting_, {})) then();
 }
 
 Result<MachineFigures> measure_in_child(const std::filesystem::path& executable, unsigned threads,

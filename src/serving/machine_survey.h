@@ -29,13 +29,17 @@ class MachineSurvey {
   using Measured = std::function<void(const MachineFigures&)>;
 
   MachineSurvey(boost::asio::io_context& io, Options options) : io_(io), options_(std::move(options)) {}
-  ~MachineSurvey() { stop(); }
+  ~MachineSurvey() {
+    waiting_.clear();
+    stop();
+  }
 
   // Figures that are there at once are in figures() when this returns; else `measured` follows, unless
   // measuring fails, which is logged.
   void start(Measured measured);
   const std::optional<MachineFigures>& figures() const { return figures_; }
-  // Calls `then` when nothing is being measured: at once, or after that. Dropped by stop().
+  bool measuring() const { return measuring_ != nullptr; }
+  // Calls `then` when nothing is being measured: at once, after that, or in stop().
   void when_done(std::function<void()> then);
   void stop();
 

@@ -68,24 +68,20 @@ cluster::NodeFact Node::own_fact() const {
   fact.cores = usable_core_count();
   fact.total_memory_bytes = total_memory_bytes();
   fact.free_memory_bytes = memory_budget_bytes_;
-  fact.decode_bytes_per_second = machine_.decode_bytes_per_second;
-  fact.prefill_flops_per_second = machine_.prefill_flops_per_second;
+  if (machine_survey_->figures()) show_figures(fact, *machine_survey_->figures());
+  fact.probe_port = link_survey_->port();
   fact.addresses = options_.listen_addresses.empty() ? cluster::local_addresses() : options_.listen_addresses;
   return fact;
 }
 
 Result<> Node::start() {
-  machine_ = options_.figures
-                 ? *options_.figures
-                 : measure_machine(options_.threads != 0 ? std::min(options_.threads, usable_core_count())
-                                                         : usable_core_count());
-  log_info("node", "{}: {} for models, memory {:.1f} GB/s, arithmetic {:.1f} Gflop/s", options_.name,
-           format_bytes(memory_budget_bytes_), machine_.decode_bytes_per_second / 1e9,
-           machine_.prefill_flops_per_second / 1e9);
+  log_info("node", "{}: {} for models", options_.name, format_bytes(memory_budget_bytes_));
+  start_measuring();
   cluster_ = std::make_unique<cluster::Cluster>(bus_, clock_, static_cast<cluster::WorldEffects&>(*this),
                                                 own_fact());
   listen_to_topics();
   listen_to_relays();
+  listen_to_probes();
   SHOAL_TRY_VOID(cluster_->start());
   refresh_models();
   arm_timer();
@@ -95,11 +91,13 @@ Result<> Node::start() {
 void Node::stop() {
   if (!cluster_) return;
   timer_->cancel();
+  link_survey_->stop();
   const Error why{ErrorCode::unavailable, fmt::format("node '{}' is stopping", options_.name), ""};
   gateway_->fail_all(why);
   relay_->fail_all(why);
   for (auto& [instance, owner] : owners_) owner->fail_all({why.code, why.message, "try again"});
   cluster_->stop();
+  machine_survey_->stop();
   search_->end_all();  // what was about to be placed hears from the cluster that we are leaving
   tasks_->close();
   alive_.reset();  // nothing that is still posted finds us
@@ -176,6 +174,20 @@ void Node::listen_to_relays() {
   });
 }
 
+void Node::listen_to_probes() {
+  using cluster::NodeId;
+  on_message<ProbeAskMessage>(kProbeAskTopic, [this](const NodeId& sender, const ProbeAskMessage& message) {
+    link_survey_->on_ask(sender, message);
+  });
+  on_message<ProbeOfferMessage>(kProbeOfferTopic,
+                                [this](const NodeId& sender, const ProbeOfferMessage& message) {
+                                  link_survey_->on_offer(sender, message);
+                                });
+  on_message<ProbeDoneMessage>(kProbeDoneTopic, [this](const NodeId&, const ProbeDoneMessage& message) {
+    link_survey_->on_done(message);
+  });
+}
+
 // To ourselves through the loop, never within the call: whoever sends need not expect an answer before it is
 // done.
 void Node::send(const cluster::NodeId& receiver, std::string_view topic, const Bytes& payload) {
@@ -202,6 +214,7 @@ void Node::tick() {
   gateway_->tick(clock_.now());
   relay_->tick(clock_.now());
   search_->tick(clock_.now());
+  link_survey_->tick(clock_.now());
   ticks_ += 1;
   if (ticks_ % kTicksPerFigures == 0) broadcast_figures();
   if (ticks_ % kTicksPerModels == 0) refresh_models();

@@ -18,9 +18,10 @@
 #include "serving/card_shelf.h"
 #include "serving/cluster_report.h"
 #include "serving/gateway.h"
+#include "serving/link_survey.h"
+#include "serving/machine_survey.h"
 #include "serving/owner.h"
 #include "serving/peer_search.h"
-#include "serving/probe.h"
 #include "serving/relay.h"
 #include "serving/service.h"
 #include "serving/task_pool.h"
@@ -42,6 +43,7 @@ struct NodeOptions {
   std::string api_url;                        // as others reach our API; empty when on loopback only
   std::filesystem::path executable;           // the shoal binary; empty: this program
   std::optional<MachineFigures> figures;      // instead of measuring
+  bool measure_again = false;                 // whatever an earlier start found
   WorkerFactory worker_factory;               // empty: worker::WorkerClient::start
 };
 
@@ -51,7 +53,7 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   Node(boost::asio::io_context& io, NodeOptions options, cluster::Bus& bus);
   ~Node() override;
 
-  Result<> start();  // measures the machine (200 ms at most), then joins the cluster
+  Result<> start();  // joins the cluster; a machine that was never measured is measured meanwhile
   // Ends all generations (unavailable), stops the workers and leaves the cluster.
   void stop();
 
@@ -106,6 +108,10 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   void announce(const hub::StoredModel& model);
   void update_free_memory();
   void broadcast_figures();
+  void start_measuring();
+  void listen_to_probes();
+  void show_figures(cluster::NodeFact& fact, const MachineFigures& figures) const;
+  bool steps_may_run() const;  // on this node, as far as it knows
 
   void launch(const cluster::InstanceFact& instance, uint32_t rank, const ModelCard& card);
   // The request for the largest of the attempts that fits, and the placements for it.
@@ -131,7 +137,6 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   cluster::Bus& bus_;
   SystemClock clock_;
   uint64_t memory_budget_bytes_ = 0;
-  MachineFigures machine_;
   std::shared_ptr<const hub::ModelStore> store_;
   std::unique_ptr<Workers> workers_;
   std::unique_ptr<cluster::Cluster> cluster_;
@@ -147,6 +152,8 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   std::unique_ptr<Gateway> gateway_;
   std::unique_ptr<Relay> relay_;
   std::unique_ptr<PeerSearch> search_;
+  std::unique_ptr<MachineSurvey> machine_survey_;
+  std::unique_ptr<LinkSurvey> link_survey_;
   std::unique_ptr<boost::asio::steady_timer> timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   uint64_t ticks_ = 0;

@@ -152,8 +152,11 @@ Result<cluster::PlaceRequest> Node::fitting_request(const ModelCard& card, const
 }
 
 void Node::gather_holders(const ModelCard& card, std::function<void()> then) {
-  if (!card.stored.name.contains('/')) return then();
-  search_->seek(card.stored.name, card.stored.digest, std::move(then));
+  machine_survey_->when_done(
+      [this, name = card.stored.name, digest = card.stored.digest, then = std::move(then)]() mutable {
+        if (!name.contains('/')) return then();
+        search_->seek(name, digest, std::move(then));
+      });
 }
 
 // Another node wants to serve a model that it knows by this path.

@@ -23,11 +23,11 @@ namespace {
 using engine::cpu::kReadTaskBytes;
 using formats::TensorType;
 
-constexpr Duration kMemoryTime = milliseconds(300);
+constexpr Duration kMemoryTime = milliseconds(250);
 constexpr Duration kPrefillTime = milliseconds(60);    // of a class
 constexpr Duration kDecodeTime = milliseconds(20);     // of a class
-constexpr Duration kWholeTime = milliseconds(1400);    // then classes that were not reached are left out
-constexpr uint64_t kMemoryBytes = 512 * limits::kMiB;  // more than most caches hold
+constexpr Duration kWholeTime = milliseconds(1500);    // then classes that were not reached are left out
+constexpr uint64_t kMemoryBytes = 256 * limits::kMiB;  // more than most caches hold
 constexpr uint32_t kPassTasks = 64;
 constexpr uint32_t kMatrixRows = 2048, kMatrixColumns = 2048;  // the more, the more cores have work
 constexpr uint32_t kFewRows = 16, kManyRows = 128;             // of activations
