@@ -29,8 +29,6 @@ class LocalRanks {
 
   const Stage& rank(size_t index) const { return stages_[index]; }  // 0 leads
   size_t rank_count() const { return stages_.size(); }
-  // The wire between two ranks, for tests of its failing.
-  link::MemoryWire& wire(size_t index) { return *wires_[index].wire; }
 
  private:
   template <class Output>
