@@ -23,13 +23,22 @@ size_t slice_begin(size_t count, uint32_t rank, uint32_t ranks) {
   return count / ranks * rank + std::min<size_t>(rank, count % ranks);
 }
 
-void add(float* __restrict total, const float* __restrict values, size_t count) {
-  constexpr size_t kLanes = 16;  // a fixed number, so that compilers use vectors at every level
+constexpr size_t kLanes = 16;  // a fixed number, so that compilers use vectors at every level
+
+void add(float* __restrict sum, const float* __restrict left, const float* __restrict right, size_t count) {
   size_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    for (size_t lane = 0; lane < kLanes; ++lane) total[i + lane] += values[i + lane];
+    for (size_t lane = 0; lane < kLanes; ++lane) sum[i + lane] = left[i + lane] + right[i + lane];
   }
-  for (; i < count; ++i) total[i] += values[i];
+  for (; i < count; ++i) sum[i] = left[i] + right[i];
+}
+
+void add_to(float* __restrict sum, const float* __restrict values, size_t count) {
+  size_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) sum[i + lane] += values[i + lane];
+  }
+  for (; i < count; ++i) sum[i] += values[i];
 }
 
 }  // namespace
@@ -204,16 +213,15 @@ void Collectives::sum(std::span<float> values, size_t offset_bytes) const {
   if (offset >= values.size()) return;  // our slice is the shorter one
   const std::span<float> own =
       values.subspan(offset).first(std::min(options_.chunk_bytes / sizeof(float), values.size() - offset));
+  auto source = [&](uint32_t rank) {
+    return rank == rank_ ? own.data() : reinterpret_cast<const float*>(round_[rank].data());
+  };
   alignas(64) std::array<float, kBlock> total;
   for (size_t begin = 0; begin < own.size(); begin += kBlock) {
     const size_t count = std::min(kBlock, own.size() - begin);
-    for (uint32_t rank = 0; rank < rank_count(); ++rank) {
-      const float* source = rank == rank_ ? own.data() : reinterpret_cast<const float*>(round_[rank].data());
-      if (rank == 0) {
-        std::memcpy(total.data(), source + begin, count * sizeof(float));
-      } else {
-        add(total.data(), source + begin, count);
-      }
+    add(total.data(), source(0) + begin, source(1) + begin, count);
+    for (uint32_t rank = 2; rank < rank_count(); ++rank) {
+      add_to(total.data(), source(rank) + begin, count);
     }
     std::memcpy(own.data() + begin, total.data(), count * sizeof(float));
   }

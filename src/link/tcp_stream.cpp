@@ -11,9 +11,13 @@ namespace shoal::link {
 namespace {
 // What one call receives at most, so that the lock around it is never held for long.
 constexpr size_t kMaxBytesPerCall = 8 << 20;
-// Behind a frame of this size only the header of the next is read ahead, so that its payload, likely as
-// large, goes straight to its place: one more system call is cheaper than a copy.
-constexpr size_t kLargeFrame = 32 << 10;
+// Frames of a step are of one size for long. The payload of the next is therefore read to its place at once,
+// together with its header, when it is between these sizes. Smaller ones are copied; before larger ones the
+// header is read alone, since one more system call is cheaper than to allocate in vain.
+constexpr size_t kSmallFrame = 1 << 10;
+constexpr size_t kLargeFrame = 64 << 10;
+// What is read behind a payload.
+constexpr size_t kReadAhead = 60 << 10;
 }  // namespace
 
 TcpStream::TcpStream(FileDescriptor socket, std::string peer, uint32_t window_units,
@@ -60,16 +64,67 @@ Result<bool> TcpStream::receive_ready() {
 Result<TcpStream::Share> TcpStream::read_some() {
   if (staged_begin_ == staged_end_) {
     staged_begin_ = staged_end_ = 0;
+    if (!incoming_ && last_length_ >= kSmallFrame && last_length_ <= kLargeFrame) return read_expected();
   } else if (staged_begin_ != 0) {
     std::memmove(staging_->data(), staging_->data() + staged_begin_, staged_end_ - staged_begin_);
     staged_end_ -= std::exchange(staged_begin_, 0);
   }
   size_t missing = incoming_ ? payload_.size() - filled_ : 0;
-  size_t staged = kStagingBytes - staged_end_;
-  if (last_length_ >= kLargeFrame && staged_end_ < kHeaderBytes) staged = kHeaderBytes - staged_end_;
+  size_t ahead = std::min(kReadAhead, kStagingBytes - staged_end_);
+  if (last_length_ > kLargeFrame && staged_end_ < kHeaderBytes) ahead = kHeaderBytes - staged_end_;
   std::array<iovec, 2> parts = {iovec{payload_.data() + (missing != 0 ? filled_ : 0), missing},
-                                iovec{staging_->data() + staged_end_, staged}};
-  Transfer transfer = receive_some(socket_.get(), std::span(parts).subspan(missing == 0 ? 1 : 0));
+                                iovec{staging_->data() + staged_end_, ahead}};
+  SHOAL_TRY(Share share, read_into(std::span(parts).subspan(missing == 0 ? 1 : 0)));
+  size_t into_payload = std::min(missing, share.bytes);
+  filled_ += into_payload;
+  staged_end_ += share.bytes - into_payload;
+  return share;
+}
+
+// A header, a payload as long as the last one, and what is behind it.
+Result<TcpStream::Share> TcpStream::read_expected() {
+  if (expected_.size() != last_length_) {
+    SHOAL_TRY(expected_, pool_->allocate(last_length_));
+  }
+  std::array<iovec, 3> parts = {iovec{staging_->data(), kHeaderBytes},
+                                iovec{expected_.data(), expected_.size()},
+                                iovec{staging_->data() + kHeaderBytes, kReadAhead}};
+  SHOAL_TRY(Share share, read_into(parts));
+  if (share.bytes <= kHeaderBytes) {
+    staged_end_ = share.bytes;
+  } else {
+    SHOAL_TRY_VOID(take_expected(share.bytes));
+  }
+  return share;
+}
+
+// Puts what read_expected() read where it belongs.
+Result<> TcpStream::take_expected(size_t bytes) {
+  const size_t guessed = std::min(bytes - kHeaderBytes, expected_.size());
+  const size_t behind = bytes - kHeaderBytes - guessed;
+  staged_begin_ = kHeaderBytes;
+  staged_end_ = kHeaderBytes + behind;
+  Buffer expected = std::exchange(expected_, Buffer());
+  HeaderBytes raw;
+  std::memcpy(raw.data(), staging_->data(), kHeaderBytes);
+  SHOAL_TRY(incoming_, queues_.open(raw));
+  filled_ = guessed;
+  if (incoming_->length == expected.size()) {
+    payload_ = std::move(expected);
+    return {};
+  }
+  SHOAL_TRY_VOID(begin_payload());
+  filled_ = std::min(guessed, payload_.size());
+  if (filled_ != 0) std::memcpy(payload_.data(), expected.data(), filled_);
+  const size_t surplus = guessed - filled_;  // the next frames
+  std::memmove(staging_->data() + staged_begin_ + surplus, staging_->data() + staged_begin_, behind);
+  std::memcpy(staging_->data() + staged_begin_, expected.data() + filled_, surplus);
+  staged_end_ += surplus;
+  return {};
+}
+
+Result<TcpStream::Share> TcpStream::read_into(std::span<iovec> parts) {
+  Transfer transfer = receive_some(socket_.get(), parts);
   switch (transfer.status) {
     case TransferStatus::would_block:
       return Share{};
@@ -81,10 +136,16 @@ Result<TcpStream::Share> TcpStream::read_some() {
     case TransferStatus::moved:
       break;
   }
-  size_t into_payload = std::min(missing, transfer.bytes);
-  filled_ += into_payload;
-  staged_end_ += transfer.bytes - into_payload;
-  return Share{transfer.bytes, transfer.bytes == missing + staged};
+  size_t space = 0;
+  for (const iovec& part : parts) space += part.iov_len;
+  return Share{transfer.bytes, transfer.bytes == space};
+}
+
+Result<> TcpStream::begin_payload() {
+  SHOAL_TRY(payload_, pool_->allocate(incoming_->length));
+  filled_ = 0;
+  if (incoming_->type == FrameType::data) last_length_ = incoming_->length;
+  return {};
 }
 
 Result<> TcpStream::parse() {
@@ -95,9 +156,7 @@ Result<> TcpStream::parse() {
       std::memcpy(raw.data(), staging_->data() + staged_begin_, kHeaderBytes);
       staged_begin_ += kHeaderBytes;
       SHOAL_TRY(incoming_, queues_.open(raw));
-      SHOAL_TRY(payload_, pool_->allocate(incoming_->length));
-      if (incoming_->type == FrameType::data) last_length_ = incoming_->length;
-      filled_ = 0;
+      SHOAL_TRY_VOID(begin_payload());
     }
     size_t take = std::min(payload_.size() - filled_, staged_end_ - staged_begin_);
     if (take != 0) std::memcpy(payload_.data() + filled_, staging_->data() + staged_begin_, take);

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <sys/uio.h>
 
 #include "link/frame_stream.h"
 
@@ -23,14 +24,20 @@ class TcpStream final : public FrameStream {
     bool perhaps_more = false;  // it filled all the space there was
   };
   Result<Share> read_some();
+  Result<Share> read_expected();
+  Result<Share> read_into(std::span<iovec> parts);
+  Result<> take_expected(size_t bytes);
+  Result<> begin_payload();
   Result<> parse();
   Result<> finish_frame();
 
-  static constexpr size_t kStagingBytes = 64 << 10;
+  // What is read ahead of a payload's place: headers, small frames, the beginnings of unexpected ones.
+  static constexpr size_t kStagingBytes = 128 << 10;
   std::unique_ptr<std::array<std::byte, kStagingBytes>> staging_;
   size_t staged_begin_ = 0;
   size_t staged_end_ = 0;
   size_t last_length_ = 0;  // of the last frame with a payload
+  Buffer expected_;         // for the next one, should it be as long
 };
 
 }  // namespace shoal::link
