@@ -180,8 +180,10 @@ std::vector<Slice> divide(uint32_t size, uint32_t granule, Shares shares) {
     counts[rank] = granules * shares[rank] / total;
     left -= counts[rank];
   }
-  std::ranges::stable_sort(by_remainder, std::ranges::greater(),
-                           [&](size_t rank) { return granules * shares[rank] % total; });
+  const auto remainder = [&](size_t rank) { return granules * shares[rank] % total; };
+  std::ranges::sort(by_remainder, [&](size_t a, size_t b) {
+    return remainder(a) != remainder(b) ? remainder(a) > remainder(b) : a < b;
+  });
   for (size_t i = 0; i < left; ++i) ++counts[by_remainder[i]];
   if (granules >= shares.size()) {
     for (uint64_t& count : counts) {
