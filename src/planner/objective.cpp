@@ -115,8 +115,8 @@ class Optimiser {
     UsedSets sets(table);
     const double repeats = later_chunks(problem_);
     const bool few = set_.groups.size() <= kFewGroups;
-    const uint64_t each = work_ / (repeats > 0 ? (few ? 64 : kSweepsOfCaps) : 1);
-    PassSums sums = least_sum(table, sets, each);
+    PassSums sums = least_sum(table, sets, repeats > 0 ? work_ / 4 : work_);
+    const uint64_t each = work_ / (few ? 64 : kSweepsOfCaps);
     if (repeats == 0 || sums.seconds == kNever) return;
     double least = least_cap(table);
     double ratio = 1 + kPrecision;
@@ -144,7 +144,7 @@ class Optimiser {
 
   static constexpr double kPrecision = 5e-3;
   static constexpr uint64_t kSweepsOfBisection = 5;
-  static constexpr uint64_t kSweepsOfCaps = 12;
+  static constexpr uint64_t kSweepsOfCaps = 10;
   static constexpr size_t kFewGroups = 40;
 
   const Problem& problem_;

@@ -8,7 +8,9 @@
 namespace shoal::planner {
 namespace {
 
-constexpr size_t kMostNextGroups = 40;    // tried after a set that is part of a beam
+constexpr size_t kQuickGroups = 12;   // tried after a set in a first look
+constexpr size_t kLikelyGroups = 32;  // and in a beam over many devices
+constexpr uint32_t kFewDevices = 16;
 constexpr double kWorthwhile = 1 - 2e-3;  // what promises less of a gain is not followed
 
 // Classes whose devices are told a token in the same time by everybody: as first leaders they are one.
@@ -50,14 +52,14 @@ struct Bundle {
 
 class Sweep {
  public:
-  Sweep(const PassTable& table, UsedSets& sets, const SweepLimits& limits, bool narrow)
+  Sweep(const PassTable& table, UsedSets& sets, const SweepLimits& limits, size_t most_groups)
       : table_(table),
         problem_(table.problem()),
         limits_(limits),
         sets_(sets),
         profiles_(return_profiles(problem_)),
         layers_(problem_.layer_count()),
-        beam_(narrow) {
+        most_groups_(most_groups) {
     uint32_t devices = 0;
     for (const DeviceClass& c : problem_.classes) devices += c.count();
     levels_.resize(devices + 1);
@@ -109,7 +111,7 @@ class Sweep {
     std::vector<uint32_t> next;
     for (uint32_t group = 0; group < table_.groups().size(); ++group)
       if (sets_.has_room(bundle.used, group)) next.push_back(group);
-    if (next.size() <= kMostNextGroups || !beam_) return next;
+    if (next.size() <= most_groups_) return next;
     uint32_t last = rows_[static_cast<size_t>(bundle.rows.front())].group;
     std::vector<double> cost(table_.groups().size(), kNever);
     for (uint32_t group : next) {
@@ -120,9 +122,9 @@ class Sweep {
                     static_cast<double>(end - middle);
     }
     answer_.work += next.size();
-    std::nth_element(next.begin(), next.begin() + kMostNextGroups, next.end(),
+    std::nth_element(next.begin(), next.begin() + static_cast<ptrdiff_t>(most_groups_), next.end(),
                      [&](uint32_t a, uint32_t b) { return std::tuple(cost[a], a) < std::tuple(cost[b], b); });
-    next.resize(kMostNextGroups);
+    next.resize(most_groups_);
     answer_.complete = false;
     return next;
   }
@@ -214,7 +216,7 @@ class Sweep {
   std::vector<uint16_t> profiles_;
   uint32_t layers_;
   double bound_ = kNever;
-  bool beam_;  // follow the likeliest groups only
+  size_t most_groups_;  // that are tried after a set: the likeliest
   int32_t best_row_ = -1;
   std::deque<StoredRow> rows_;
   std::vector<std::vector<Bundle>> levels_;  // [devices used]
@@ -234,12 +236,14 @@ SweepAnswer sweep(const PassTable& table, UsedSets& sets, const SweepLimits& lim
   // A quick look for something good, which then cuts the thorough search short.
   SweepLimits quick = limits;
   quick.work = limits.work / 4;
-  SweepAnswer found = Sweep(table, sets, quick, true).run();
+  SweepAnswer found = Sweep(table, sets, quick, kQuickGroups).run();
   if (found.complete) return found;
+  uint32_t devices = 0;
+  for (const DeviceClass& c : table.problem().classes) devices += c.count();
   SweepLimits thorough = limits;
   thorough.work = limits.work - std::min(limits.work, found.work);
   thorough.below_seconds = std::min(limits.below_seconds, found.seconds);
-  SweepAnswer answer = Sweep(table, sets, thorough, false).run();
+  SweepAnswer answer = Sweep(table, sets, thorough, devices <= kFewDevices ? SIZE_MAX : kLikelyGroups).run();
   answer.work += found.work;
   if (answer.cuts.empty()) {
     answer.cuts = std::move(found.cuts);

@@ -16,6 +16,7 @@ constexpr double kGiga = 1e9;
 
 struct Entry {
   std::string name;
+  bool gpu = true;
   uint32_t first = 0, count = 1;  // of ClusterFile::devices
 };
 
@@ -34,7 +35,7 @@ Result<> read_devices(const JsonObject& object, ClusterFile& cluster, std::vecto
     SHOAL_TRY(double bandwidth, require_number(fields, "bandwidth_gb_s"));
     SHOAL_TRY(double tflops, require_number(fields, "tflops"));
     SHOAL_TRY(auto kind, get_string(fields, "kind"));
-    const bool gpu = kind.value_or("gpu") == "gpu";
+    entry.gpu = kind.value_or("gpu") == "gpu";
     for (uint32_t i = 0; i < entry.count; ++i) {
       planner::Device device;
       device.name = entry.count == 1 ? entry.name : fmt::format("{}-{}", entry.name, i + 1);
@@ -42,7 +43,7 @@ Result<> read_devices(const JsonObject& object, ClusterFile& cluster, std::vecto
       device.free_memory_bytes = static_cast<uint64_t>(memory * kMemoryFraction * kGiga);
       device.decode_bytes_per_second = bandwidth * kBandwidthEfficiency * kGiga;
       device.prefill_flops_per_second = tflops * kArithmeticEfficiency * 1e12;
-      device.layer_fixed_seconds = gpu ? kGpuLayerSeconds : kProcessorLayerSeconds;
+      device.layer_fixed_seconds = entry.gpu ? kGpuLayerSeconds : kProcessorLayerSeconds;
       cluster.devices.push_back(std::move(device));
     }
     entries.push_back(std::move(entry));
@@ -96,6 +97,9 @@ Result<> apply_link(const JsonObject& fields, const std::vector<Entry>& entries,
             double hops = ring_hops(i - a.first, j - a.first, a.count);
             link.round_trip_seconds *= hops, link.round_trip_p99_seconds *= hops;
           }
+          // Of a round trip both ends hand over.
+          double hand_over = (a.gpu ? kGpuHandOverSeconds : 0) + (b.gpu ? kGpuHandOverSeconds : 0);
+          link.round_trip_seconds += hand_over, link.round_trip_p99_seconds += hand_over;
           for (auto [from, to] : {std::pair{i, j}, std::pair{j, i}}) {
             link.from = from, link.to = to;
             matrix[size_t{from} * count + to] = link;

@@ -16,6 +16,7 @@ inline constexpr double kBandwidthEfficiency = 0.75;
 inline constexpr double kArithmeticEfficiency = 0.4;
 inline constexpr double kMemoryFraction = 0.85;          // that a model may have
 inline constexpr double kGpuLayerSeconds = 120e-6;       // a layer's kernels are launched, however small
+inline constexpr double kGpuHandOverSeconds = 20e-6;     // from a GPU's last kernel to a message on its way
 inline constexpr double kProcessorLayerSeconds = 20e-6;  // barriers between threads
 
 struct ClusterFile {
