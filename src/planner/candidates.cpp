@@ -146,17 +146,21 @@ std::vector<Members> likely_sets(const Problem& problem) {
   return {sets.begin(), sets.end()};
 }
 
-void add_groups(const Problem& problem, const Members& members, std::vector<Group>& groups) {
-  size_t before = groups.size();
-  for (ShareBy share_by :
-       {ShareBy::decode_speed, ShareBy::speed_within_memory, ShareBy::prefill_speed, ShareBy::memory}) {
-    if (share_by == ShareBy::prefill_speed && problem.options.objective == Objective::latency) continue;
+// The group with each kind of shares that differ; of sets that are not all there are, fewer kinds.
+void add_groups(const Problem& problem, const Members& members, bool all_sets, std::vector<Group>& groups) {
+  const bool decode_only = problem.options.objective == Objective::latency;
+  const bool prefill_only = problem.options.objective == Objective::ttft;
+  std::vector<ShareBy> kinds = {ShareBy::decode_speed, ShareBy::prefill_speed, ShareBy::speed_within_memory,
+                                ShareBy::memory};
+  if (decode_only || !all_sets) kinds.erase(kinds.begin() + (prefill_only ? 0 : 1));
+  const size_t before = groups.size();
+  for (ShareBy share_by : kinds) {
+    // Shares by memory alone are for those that do not fit otherwise.
+    if (!all_sets && share_by == ShareBy::memory && groups.size() > before) continue;
     std::optional<Group> group = make_group(problem, members, share_by);
     if (!group) continue;
-    bool known =
-        std::any_of(groups.begin() + static_cast<ptrdiff_t>(before), groups.end(), [&](const Group& other) {
-          return other.parts.size() == group->parts.size() && other.shares == group->shares;
-        });
+    bool known = std::any_of(groups.begin() + static_cast<ptrdiff_t>(before), groups.end(),
+                             [&](const Group& other) { return other.shares == group->shares; });
     if (!known) groups.push_back(*std::move(group));
   }
 }
@@ -179,7 +183,7 @@ GroupSet candidate_groups(const Problem& problem, Strategy strategy) {
   for (const DeviceClass& c : problem.classes) devices += c.count();
   set.all_sets = list_sets(problem, 0, devices <= kFewDevices ? kMostSets : kMostSetsOfMany, members, sets);
   if (!set.all_sets) sets = likely_sets(problem);
-  for (const Members& each : sets) add_groups(problem, each, set.groups);
+  for (const Members& each : sets) add_groups(problem, each, set.all_sets, set.groups);
   return set;
 }
 

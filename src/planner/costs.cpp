@@ -44,7 +44,8 @@ std::string_view to_string(LinkKind kind) {
 }
 
 double latency_seconds(const Path& path, uint32_t messages) {
-  return path.one_way_seconds + (1 - std::pow(1 - kSlowestOfHundred, messages)) * path.tail_seconds;
+  double slow = messages == 1 ? kSlowestOfHundred : 1 - std::pow(1 - kSlowestOfHundred, messages);
+  return path.one_way_seconds + slow * path.tail_seconds;
 }
 
 double message_seconds(const Path& path, double bytes) {

@@ -8,6 +8,7 @@ namespace shoal::planner {
 namespace {
 
 constexpr double kWorthSaying = 0.02;
+constexpr double kWorthNaming = 0.1;  // of what a device would add
 
 StagePlan stage_plan(const Problem& problem, const Group& group, const Cut& cut) {
   StagePlan stage;
@@ -197,6 +198,9 @@ std::string left_out_reason(const Problem& problem, const std::vector<Group>& gr
   LinkKind kind = worst_link(problem, groups, with, c);
   if (of_links > added / 2 && kind != LinkKind::unknown)
     return fmt::format("left out {}: {} link adds {:.2f} ms a token", name, to_string(kind), of_links * 1e3);
+  if (of_links > added * kWorthNaming && kind != LinkKind::unknown)
+    return fmt::format("left out {}: would add {:.2f} ms a token, {:.2f} of them on its {} link", name,
+                       added * 1e3, of_links * 1e3, to_string(kind));
   return fmt::format("left out {}: would add {:.2f} ms a token", name, added * 1e3);
 }
 

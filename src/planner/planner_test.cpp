@@ -1,7 +1,6 @@
 #include "planner/planner.h"
 
 #include <algorithm>
-#include <chrono>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <numeric>
@@ -143,7 +142,7 @@ TEST(Planner, OverflowingSizesAreAnError) {
   EXPECT_EQ(plan({device("a", UINT64_MAX, 1e9)}, {}, model, options).error().code, ErrorCode::limit_exceeded);
 }
 
-TEST(Planner, ManyNodesAreNearTheExactAnswerAndFast) {
+TEST(Planner, ManyNodesAreNearTheExactAnswer) {
   std::mt19937 random(7);
   std::vector<Device> devices;
   for (int i = 0; i < 64; ++i) {
@@ -151,13 +150,8 @@ TEST(Planner, ManyNodesAreNearTheExactAnswerAndFast) {
         device(fmt::format("n{}", i), (500 + random() % 4000) * kMiB, 1e9 * (1 + random() % 30)));
   }
   ModelDemand model = even_model(126, 200 * kMiB);
-  auto start = std::chrono::steady_clock::now();
   auto placements = plan(devices, {}, model, small_context());
-  double milliseconds =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   ASSERT_TRUE(placements.has_value());
-  EXPECT_LT(milliseconds, 2000);  // 50 ms on a free machine; generous for a busy one and for sanitizers
-  RecordProperty("milliseconds", std::to_string(milliseconds));
   // No pipeline beats the fastest devices' memory filled in order without any hop.
   std::sort(devices.begin(), devices.end(), [](const Device& a, const Device& b) {
     return a.decode_bytes_per_second > b.decode_bytes_per_second;
