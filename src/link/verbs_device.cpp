@@ -12,7 +12,7 @@
 namespace shoal::link {
 namespace {
 
-constexpr int kMaxGids = 1024;  // a table longer than this is nonsense
+constexpr int kMaxGids = 256;  // an index is a byte in the address of a queue pair
 constexpr std::array<uint8_t, 12> kMappedPrefix = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 bool is_ipv4(const verbs::Gid& gid) {

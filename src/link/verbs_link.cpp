@@ -14,7 +14,8 @@ namespace shoal::link {
 namespace {
 
 constexpr uint64_t kPoolBytes = 2 * limits::kGiB;
-constexpr Duration kFirstNap = microseconds(10);
+constexpr int kNapShare = 16;  // of the time waited so far
+constexpr Duration kShortestNap = microseconds(5);
 constexpr Duration kLongestNap = microseconds(400);
 constexpr Duration kRecently = milliseconds(50);
 constexpr Duration kKeeperNap = microseconds(200);  // while something moved recently
@@ -177,7 +178,7 @@ void VerbsLink::fail_with(Error error) {
 template <class Done>
 Result<bool> VerbsLink::wait(std::unique_lock<std::mutex>& lock, TimePoint deadline, Done done) {
   bool began = false;
-  Duration nap = kFirstNap;
+  TimePoint waits_since{};
   while (true) {
     moved_ = false;
     progress();
@@ -185,7 +186,7 @@ Result<bool> VerbsLink::wait(std::unique_lock<std::mutex>& lock, TimePoint deadl
     TimePoint time = now();
     if (!std::exchange(began, true) || moved_) {
       spin_.begin(time);
-      nap = kFirstNap;
+      waits_since = time;
     }
     if (moved_ && sleepers_ != 0) changed_.notify_all();  // it may be theirs
     if (is_done || failure_ || time >= deadline) {
@@ -203,10 +204,11 @@ Result<bool> VerbsLink::wait(std::unique_lock<std::mutex>& lock, TimePoint deadl
       }
       lock.lock();
     } else {
+      // A nap makes the wait longer by a small part of what it is anyway.
+      Duration nap = std::clamp((time - waits_since) / kNapShare, kShortestNap, kLongestNap);
       ++sleepers_;
       changed_.wait_until(lock, std::min(deadline, time + nap));
       --sleepers_;
-      nap = std::min(2 * nap, kLongestNap);
     }
   }
 }

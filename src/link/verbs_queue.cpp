@@ -80,7 +80,11 @@ Result<> VerbsQueue::create_objects() {
   SHOAL_ASSERT(bytes <= kVerbsMaxRegionBytes);
   SHOAL_TRY(memory_, HugeBuffer::allocate(bytes, "slots of a verbs link"));
   region_ = library().reg_mr(domain_, memory_.data(), bytes, library().rules.access);
-  if (region_ == nullptr) return failed(fmt::format("cannot register {}", format_bytes(bytes)), errno);
+  if (region_ == nullptr) {
+    auto refused = failed(fmt::format("cannot register {}", format_bytes(bytes)), errno);
+    refused.error().hint = "more memory may have to be lockable (ulimit -l); tcp is used instead";
+    return refused;
+  }
   for (uint32_t i = slot_count_; i-- > 0;) free_.push_back(i);
   return {};
 }
