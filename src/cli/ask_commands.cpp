@@ -44,6 +44,9 @@ int run_ps(const AskOptions& options) {
 int run_nodes(const AskOptions& options) {
   return show(options, "GET", "/v1/cluster", nodes_table);
 }
+int run_links(const AskOptions& options) {
+  return show(options, "GET", "/v1/cluster", links_table);
+}
 int run_models(const AskOptions& options) {
   return show(options, "GET", "/v1/models", models_table);
 }

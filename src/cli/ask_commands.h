@@ -1,4 +1,4 @@
-// Commands that ask a running node over HTTP: ps, nodes, models, place, stop.
+// Commands that ask a running node over HTTP: ps, nodes, links, models, place, stop.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,7 @@ int run_ps(const AskOptions& options);
 int run_nodes(const AskOptions& options);
 int run_models(const AskOptions& options);
 int run_place(const PlaceCommand& command);
+int run_links(const AskOptions& options);
 int run_stop(const AskOptions& options, const std::string& instance_or_model);
 
 // The tables, from what the node answers. Members that are missing or of another type show as "-".
@@ -35,6 +36,7 @@ std::string instances_table(const Json& cluster);
 std::string nodes_table(const Json& cluster);
 std::string models_table(const Json& models);
 std::string placements_text(const Json& preview);
+std::string links_table(const Json& cluster);
 std::string instance_text(const Json& instance);
 
 // How far the loading of `model` is, 0 to 1, over all its workers; nullopt when it does not load.

@@ -1,4 +1,5 @@
-// Declares ps, nodes, models, place and stop.
+// Declares ps, nodes, links, models, place and stop.
+#include <array>
 #include <memory>
 
 #include "base/limits.h"
@@ -53,8 +54,10 @@ void add_stop(CLI::App& app, int& exit_code) {
 void add_ask_commands(CLI::App& app, int& exit_code) {
   add_list_command(app, exit_code, "ps",
                    "Show the models being served, where they are cut and how fast they are", run_ps);
-  add_list_command(app, exit_code, "nodes", "Show the nodes of the cluster: memory, measured speed, models",
-                   run_nodes);
+  add_list_command(app, exit_code, "nodes",
+                   "Show the nodes of the cluster: memory, measured speed by kind of weights, models", run_nodes);
+  add_list_command(app, exit_code, "links",
+                   "Show what lies between the nodes: kind, round trips and bandwidth as measured", run_links);
   add_list_command(app, exit_code, "models", "Show the models that the cluster holds", run_models);
   add_list_command(app, exit_code, "list", "The same as models", run_models);
   add_place(app, exit_code);

@@ -1,47 +1,15 @@
-// The tables of ps, nodes, models and place, made of a node's JSON.
+// The tables of ps, models and place, made of a node's JSON.
 #include <fmt/format.h>
 
 #include "base/memory.h"
 #include "cli/ask_commands.h"
+#include "cli/json_cells.h"
 #include "cli/terminal.h"
 
 namespace shoal::cli {
 namespace {
 
 using Align = Table::Align;
-
-const Json* member(const Json& value, std::string_view name) {
-  return value.is_object() ? find(value.get_object(), name) : nullptr;
-}
-
-const JsonArray& list(const Json& value, std::string_view name) {
-  static const JsonArray kNone;
-  const Json* found = member(value, name);
-  return found && found->is_array() ? found->get_array() : kNone;
-}
-
-std::string text(const Json& value, std::string_view name) {
-  const Json* found = member(value, name);
-  if (!found) return "-";
-  if (found->is_string()) return found->get_string().empty() ? "-" : printable(found->get_string());
-  return to_text(*found);
-}
-
-std::optional<double> number(const Json& value, std::string_view name) {
-  const Json* found = member(value, name);
-  return found && found->is_number() ? std::optional(found->to_number<double>()) : std::nullopt;
-}
-
-std::string bytes(const Json& value, std::string_view name) {
-  const auto count = number(value, name);
-  return count && *count >= 0 ? format_bytes(static_cast<uint64_t>(*count)) : "-";
-}
-
-// With `decimals` digits; "-" when absent or 0, which means "not measured".
-std::string decimal(const Json& value, std::string_view name, int decimals, double scale = 1) {
-  const auto count = number(value, name);
-  return count && *count > 0 ? fmt::format("{:.{}f}", *count * scale, decimals) : "-";
-}
 
 std::string layers(const Json& stage) {
   const auto first = number(stage, "first_layer"), end = number(stage, "end_layer");
@@ -109,33 +77,6 @@ std::string instances_table(const Json& cluster) {
                text(instance, "waiting_requests"), text(instance, "id")});
   }
   return table.empty() ? "no model is being served; place one with `shoal place MODEL`\n" : table.text();
-}
-
-std::string nodes_table(const Json& cluster) {
-  Table table({{"NAME"},
-               {"CPU"},
-               {"CORES", Align::right},
-               {"FREE", Align::right},
-               {"MEMORY", Align::right},
-               {"DECODE GB/S", Align::right},
-               {"PREFILL GFLOP/S", Align::right},
-               {"MODELS"},
-               {"ADDRESS"},
-               {"ID"}});
-  for (const Json& node : list(cluster, "nodes")) {
-    std::string models;
-    for (const Json& model : list(node, "models"))
-      models += (models.empty() ? "" : " ") + text(model, "name");
-    const JsonArray& addresses = list(node, "addresses");
-    const bool own = text(node, "id") == text(cluster, "self");
-    table.add({text(node, "name") + (own ? " *" : ""), text(node, "cpu"), text(node, "cores"),
-               bytes(node, "free_memory_bytes"), bytes(node, "total_memory_bytes"),
-               decimal(node, "decode_bytes_per_second", 1, 1e-9),
-               decimal(node, "prefill_flops_per_second", 0, 1e-9), models.empty() ? "-" : models,
-               addresses.empty() || !addresses[0].is_string() ? "-" : printable(addresses[0].get_string()),
-               text(node, "id")});
-  }
-  return table.text();
 }
 
 std::string models_table(const Json& models) {

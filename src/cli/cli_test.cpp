@@ -74,8 +74,8 @@ TEST(CommandLine, EveryCommandHasHelp) {
   const Outcome all = shoal_with({"--help"});
   EXPECT_EQ(all.code, 0);
   EXPECT_THAT(all.out, testing::Not(HasSubstr("worker")));
-  for (const char* command : {"serve", "run", "ps", "nodes", "models", "place", "stop", "show", "logits",
-                              "tokenize", "detokenize", "render", "doctor"}) {
+  for (const char* command : {"serve", "run", "ps", "nodes", "links", "models", "place", "stop", "show",
+                              "logits", "tokenize", "detokenize", "render", "doctor"}) {
     EXPECT_THAT(all.out, HasSubstr(command));
     const Outcome help = shoal_with({command, "--help"});
     EXPECT_EQ(help.code, 0) << command;
@@ -86,8 +86,8 @@ TEST(CommandLine, EveryCommandHasHelp) {
 }
 
 TEST(CommandLine, NobodyAnsweringSaysWhatToStart) {
-  for (std::vector<const char*> words :
-       std::vector<std::vector<const char*>>{{"ps"}, {"nodes"}, {"models"}, {"place", "m"}, {"stop", "m"}}) {
+  for (std::vector<const char*> words : std::vector<std::vector<const char*>>{
+           {"ps"}, {"nodes"}, {"links"}, {"models"}, {"place", "m"}, {"stop", "m"}}) {
     words.insert(words.end(), {"--url", "http://127.0.0.1:9"});
     expect_refused(words, 1, "`shoal serve`");
   }

@@ -1,11 +1,13 @@
-// Declares serve, run and the hidden worker: the commands that hold a node or are part of one.
+// Declares serve, run and the hidden worker and measure: the commands that hold a node or are part of one.
 #include <memory>
+#include <unistd.h>
 
 #include "base/limits.h"
 #include "cli/command_line.h"
 #include "cli/flags.h"
 #include "cli/run_command.h"
 #include "cli/serve_command.h"
+#include "serving/machine_survey.h"
 #include "worker/worker_client.h"
 
 namespace shoal::cli {
@@ -52,6 +54,8 @@ void add_serve(CLI::App& app, int& exit_code) {
   with_twin(add_bytes(*command, "--memory", options->memory_bytes,
                       "Memory that models may take, such as 8GiB; default most of what is free"));
   with_twin(add_threads(*command, options->threads, "Threads that compute; default all cores"));
+  with_twin(command->add_flag("--measure", options->measure,
+                              "Measure this machine again instead of using the figures of an earlier start"));
   with_twin(command->add_option("--model", options->model, "Serve this model at once: a name or a path"))
       ->type_name("MODEL");
   with_twin(command->add_option("--min-nodes", options->minimum_nodes,
@@ -97,12 +101,30 @@ void add_worker(CLI::App& app, int& exit_code) {
   command->callback([socket, &exit_code] { exit_code = worker::run_worker(*socket); });
 }
 
+void add_measure(CLI::App& app, int& exit_code) {
+  CLI::App* command = app.add_subcommand("measure", "Measure this machine; started by nodes");
+  command->group("");  // hidden
+  struct Measure {
+    int fd = STDOUT_FILENO;
+    uint32_t threads = usable_core_count();
+    std::string isa;
+  };
+  const auto measure = std::make_shared<Measure>();
+  command->add_option("--fd", measure->fd, "Where the figures go")->type_name("FD");
+  add_threads(*command, measure->threads, "Threads that compute");
+  command->add_option("--isa", measure->isa, "Kernels to measure")->type_name("ISA");
+  command->callback([measure, &exit_code] {
+    exit_code = serving::run_measure(measure->fd, measure->threads, measure->isa);
+  });
+}
+
 }  // namespace
 
 void add_node_commands(CLI::App& app, int& exit_code) {
   add_serve(app, exit_code);
   add_run(app, exit_code);
   add_worker(app, exit_code);
+  add_measure(app, exit_code);
 }
 
 }  // namespace shoal::cli

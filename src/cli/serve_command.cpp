@@ -102,6 +102,7 @@ Result<> ServeSession::start() {
   host.node.data_directory = options_.data_directory;
   host.node.memory_bytes = options_.memory_bytes;
   host.node.threads = options_.threads;
+  host.node.measure_again = options_.measure;
   host.node.api_url = public_url(options_, options_.port);
   if (!options_.listen.empty() && !is_any_address(options_.listen))
     host.node.listen_addresses = {options_.listen};

@@ -20,6 +20,7 @@ struct ServeOptions {
   std::filesystem::path data_directory;
   uint64_t memory_bytes = 0;    // 0: most of what is available
   uint32_t threads = 0;         // 0: all usable cores
+  bool measure = false;         // this machine again, whatever an earlier start found
   std::string model;            // to place once the node is up; may be empty
   uint32_t minimum_nodes = 1;   // that model is placed on
   uint32_t context_tokens = 0;  // 0: the planner's choice

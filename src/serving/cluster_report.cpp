@@ -1,5 +1,10 @@
 #include "serving/cluster_report.h"
 
+#include <algorithm>
+
+#include "cluster/world.h"
+#include "planner/names.h"
+
 namespace shoal::serving {
 namespace {
 
@@ -56,6 +61,8 @@ JsonObject instance_json(const cluster::InstanceFact& instance, const NodeNames&
                      {"node_name", name_of(names, stage.node)},
                      {"first_layer", stage.first_layer},
                      {"end_layer", stage.end_layer},
+  JsonArray rates;
+  for (const cluster::WeightRate& rate : node.weight_rates) rates.push_back(cluster::to_json(rate));
                      {"memory_bytes", stage.memory_bytes},
                      {"step_milliseconds", nullptr}};
     if (measured && index < figures->stage_milliseconds.size())
@@ -68,11 +75,32 @@ JsonObject instance_json(const cluster::InstanceFact& instance, const NodeNames&
                     {"error", error_json(instance.error)},
                     {"epoch", instance.epoch},
                     {"owner", instance.owner},
+          {"weight_rates", std::move(rates)},
                     {"owner_name", name_of(names, instance.owner)},
                     {"layer_count", instance.layer_count},
                     {"context_tokens", instance.context_tokens},
                     {"kv_tokens", uint64_t{instance.kv_page_tokens} * instance.kv_page_count},
                     {"stages", std::move(stages)},
+JsonArray links_json(const std::vector<cluster::NodeFact>& nodes, int64_t now) {
+  NodeNames names;
+  for (const cluster::NodeFact& node : nodes) names.emplace(node.id, node.name);
+  JsonArray links;
+  for (const cluster::NodeFact& node : nodes) {
+    for (const cluster::LinkFact& link : node.links) {
+      if (!names.contains(link.peer)) continue;  // it left
+      JsonObject entry{{"from", node.id},
+                       {"from_name", node.name},
+                       {"to", link.peer},
+                       {"to_name", name_of(names, link.peer)}};
+      for (const auto& member : cluster::to_json(link))
+        if (member.key() != "peer") entry[member.key()] = member.value();
+      entry["age_seconds"] = std::max<int64_t>(0, now - link.measured_at);
+      links.push_back(std::move(entry));
+    }
+  }
+  return links;
+}
+
                     {"predicted_tokens_per_second", instance.predicted_tokens_per_second},
                     {"measured_tokens_per_second", nullptr},
                     {"waiting_requests", nullptr},

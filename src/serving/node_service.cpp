@@ -262,9 +262,11 @@ Json Node::instance_report(const cluster::InstanceFact& instance) const {
 }
 
 Json Node::cluster() const {
-  JsonArray nodes, instances;
+  JsonArray nodes, links, instances;
   if (cluster_) {
-    for (const cluster::NodeFact& node : cluster_->nodes()) nodes.push_back(node_json(node));
+    const std::vector<cluster::NodeFact> facts = cluster_->nodes();
+    for (const cluster::NodeFact& node : facts) nodes.push_back(node_json(node));
+    links = links_json(facts, unix_seconds());
     for (const cluster::InstanceFact& instance : cluster_->instances())
       instances.push_back(instance_report(instance));
   }
@@ -282,3 +284,4 @@ std::string Node::metrics() const {
 }
 
 }  // namespace shoal::serving
+                    {"links", std::move(links)},
