@@ -14,8 +14,8 @@ namespace shoal::link {
 namespace {
 
 constexpr uint64_t kPoolBytes = 2 * limits::kGiB;
-constexpr int kNapShare = 16;  // of the time waited so far
-constexpr Duration kShortestNap = microseconds(5);
+constexpr int kNapShare = 16;                        // of the time waited so far
+constexpr Duration kShortestNap = microseconds(50);  // what a system's timer takes anyway
 constexpr Duration kLongestNap = microseconds(400);
 constexpr Duration kRecently = milliseconds(50);
 constexpr Duration kKeeperNap = microseconds(200);  // while something moved recently
@@ -80,6 +80,7 @@ class VerbsLink final : public Link {
   // Moves bytes until done() or a failure or the deadline (false). The lock is held except while it waits.
   template <class Done>
   Result<bool> wait(std::unique_lock<std::mutex>& lock, TimePoint deadline, Done done);
+  void rest(std::unique_lock<std::mutex>& lock, TimePoint until, TimePoint time);
   void progress();
   void note(Result<bool> moved);
 
@@ -194,23 +195,28 @@ Result<bool> VerbsLink::wait(std::unique_lock<std::mutex>& lock, TimePoint deadl
       if (is_done || !failure_) return is_done;
       return std::unexpected(*failure_);
     }
-    if (spin_.may_look_again(time)) {
-      bool offer = spin_.offer_core(time);
-      lock.unlock();
-      if (offer) {
-        std::this_thread::yield();
-      } else {
-        relax_processor();
-      }
-      lock.lock();
-    } else {
-      // A nap makes the wait longer by a small part of what it is anyway.
-      Duration nap = std::clamp((time - waits_since) / kNapShare, kShortestNap, kLongestNap);
-      ++sleepers_;
-      changed_.wait_until(lock, std::min(deadline, time + nap));
-      --sleepers_;
-    }
+    rest(lock, std::min(deadline, time + (time - waits_since) / kNapShare), time);
   }
+}
+
+// Between two looks. A nap makes the wait longer by a small part of what it is anyway; one that would be
+// shorter than any system naps is an offer of the core.
+void VerbsLink::rest(std::unique_lock<std::mutex>& lock, TimePoint until, TimePoint time) {
+  bool looks_again = spin_.may_look_again(time);
+  if (!looks_again && until - time >= kShortestNap) {
+    ++sleepers_;
+    changed_.wait_until(lock, std::min(until, time + kLongestNap));
+    --sleepers_;
+    return;
+  }
+  bool offers = !looks_again || spin_.offer_core(time);
+  lock.unlock();
+  if (offers) {
+    std::this_thread::yield();
+  } else {
+    relax_processor();
+  }
+  lock.lock();
 }
 
 void VerbsLink::progress() {
