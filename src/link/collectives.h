@@ -24,7 +24,7 @@ struct CollectiveOptions {
   uint8_t channel = 3;               // of the Links, used by nothing else
   uint32_t chunk_bytes = 256 << 10;  // of a frame, a multiple of 4: transfers and sums overlap chunk by chunk
   // Sums up to this size go whole from everybody to everybody.
-  uint32_t whole_sum_bytes_of_two = 1 << 20;
+  uint32_t whole_sum_bytes_of_two = 512 << 10;
   uint32_t whole_sum_bytes = 32 << 10;  // of three ranks and more
   Duration look = microseconds(50);     // how long to look at all Links by turns before waiting for one
 };

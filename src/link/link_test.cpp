@@ -287,6 +287,18 @@ TEST_P(LinkConformance, ASilentPeerIsLostAfterALease) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(limits::kLeaseMs) + seconds(5));
 }
 
+TEST_P(LinkConformance, ASilentPeerIsLostHoweverMuchWeTellIt) {
+  Pair pair = make({.heartbeat = milliseconds(100), .lease = milliseconds(800)});
+  pair.freeze_b();
+  Result<> sent;
+  for (TimePoint end = in(kPatience); sent && std::chrono::steady_clock::now() < end;) {
+    sent = pair.a->send({0, 1, filled(*pair.a, 10, 1)}, end);
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  ASSERT_FALSE(sent);
+  EXPECT_EQ(sent.error().code, ErrorCode::unavailable) << sent.error().text();
+}
+
 TEST_P(LinkConformance, AnIdlePeerIsNotLost) {
   Pair pair = make({.heartbeat = milliseconds(50), .lease = milliseconds(1000)});
   std::this_thread::sleep_for(milliseconds(2500));  // nobody calls the Links

@@ -158,6 +158,7 @@ class MemoryLink final : public Link {
     auto ready = [&] { return queues().peer_closed() || queues().has_room(frame.channel); };
     SHOAL_TRY(bool done, wait(lock, deadline, ready));
     if (queues().peer_closed()) return goodbye_error();
+    if (const auto& failure = wire_->ends[end_].failure) return std::unexpected(*failure);
     if (!done) return fail(ErrorCode::timeout, fmt::format("link to {}: no room", peer_));
     queues().push(std::move(frame));
     wire_->move();

@@ -77,7 +77,7 @@ class StreamLink final : public Link {
   void follow(std::unique_lock<std::mutex>& lock, TimePoint deadline);
   void drive(std::unique_lock<std::mutex>& lock, TimePoint deadline, TimePoint now);
   void progress();
-  void note(Result<bool> moved);
+  bool note(Result<bool> moved);
   void send_ready();
   void fail_with(Error error);
 
@@ -257,7 +257,7 @@ void StreamLink::send_ready() {
 
 void StreamLink::progress() {
   if (failure_) return;
-  note(stream_->receive_ready());
+  if (note(stream_->receive_ready())) last_heard_ = last_activity_;
   if (queues().peer_closed()) {
     if (!queues().close_sent()) stream_->end_sending();
     return;
@@ -265,11 +265,13 @@ void StreamLink::progress() {
   if (!failure_) note(stream_->send_ready());
 }
 
-void StreamLink::note(Result<bool> moved) {
-  if (!moved) return fail_with(std::move(moved).error());
-  if (!*moved) return;
+// Whether anything moved.
+bool StreamLink::note(Result<bool> moved) {
+  if (!moved) fail_with(std::move(moved).error());
+  if (!moved || !*moved) return false;
   moved_ = true;
   last_activity_ = std::chrono::steady_clock::now();
+  return true;
 }
 
 void StreamLink::fail_with(Error error) {
@@ -331,7 +333,6 @@ void StreamLink::keep_watch(std::unique_lock<std::mutex>& lock, TimePoint now) {
 
 void StreamLink::exchange_heartbeats(TimePoint now) {
   read_heartbeats();
-  last_heard_ = std::max(last_heard_, last_activity_);
   if (now >= next_beat_) {
     std::byte beat{1};
     iovec part{&beat, 1};
