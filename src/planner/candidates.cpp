@@ -148,11 +148,11 @@ std::vector<Members> likely_sets(const Problem& problem) {
 
 // The group with each kind of shares that differ; of sets that are not all there are, fewer kinds.
 void add_groups(const Problem& problem, const Members& members, bool all_sets, std::vector<Group>& groups) {
-  const bool decode_only = problem.options.objective == Objective::latency;
-  const bool prefill_only = problem.options.objective == Objective::ttft;
-  std::vector<ShareBy> kinds = {ShareBy::decode_speed, ShareBy::prefill_speed, ShareBy::speed_within_memory,
-                                ShareBy::memory};
-  if (decode_only || !all_sets) kinds.erase(kinds.begin() + (prefill_only ? 0 : 1));
+  std::vector<ShareBy> kinds = {ShareBy::decode_speed, ShareBy::speed_within_memory, ShareBy::memory};
+  if (problem.options.objective == Objective::ttft) kinds[0] = ShareBy::prefill_speed;
+  if (all_sets && problem.options.objective != Objective::latency)
+    kinds.insert(kinds.begin() + 1, {ShareBy::decode_speed, ShareBy::prefill_speed});
+  if (all_sets) kinds.push_back(ShareBy::whole_heads);
   const size_t before = groups.size();
   for (ShareBy share_by : kinds) {
     // Shares by memory alone are for those that do not fit otherwise.

@@ -61,4 +61,10 @@ double all_reduce_seconds(const Path& slowest, uint32_t ranks, double bytes) {
   return std::min(whole, slices);
 }
 
+double all_gather_seconds(const Path& slowest, uint32_t ranks, double bytes) {
+  if (ranks < 2) return 0;
+  return latency_seconds(slowest, ranks * (ranks - 1)) +
+         bytes * (ranks - 1) / ranks / slowest.bytes_per_second;
+}
+
 }  // namespace shoal::planner

@@ -32,5 +32,7 @@ double latency_seconds(const Path& path, uint32_t messages);
 double message_seconds(const Path& path, double bytes);
 // `slowest`: the worst figures among all pairs of the group. Every rank has the sum of `bytes` of f32.
 double all_reduce_seconds(const Path& slowest, uint32_t ranks, double bytes);
+// Every rank has all of `bytes`, of which each had its part.
+double all_gather_seconds(const Path& slowest, uint32_t ranks, double bytes);
 
 }  // namespace shoal::planner

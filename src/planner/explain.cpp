@@ -23,7 +23,7 @@ StagePlan stage_plan(const Problem& problem, const Group& group, const Cut& cut)
     plan.memory_bytes = group.memory_bytes(problem, rank, cut.first_layer, cut.end_layer);
     for (uint32_t layer = cut.first_layer; layer < cut.end_layer; ++layer)
       plan.decode_seconds += rank_layer_seconds(problem, group, rank, problem.kind_of[layer], 1);
-    if (rank == 0 && cut.end_layer == problem.layer_count())
+    if (cut.end_layer == problem.layer_count())
       plan.decode_seconds += rank_head_seconds(problem, group, rank, 1);
     stage.memory_bytes = std::max(stage.memory_bytes, plan.memory_bytes);
     stage.ranks.push_back(plan);

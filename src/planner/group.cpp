@@ -36,7 +36,7 @@ std::vector<double> memory_weights(const Problem& problem, const std::vector<uin
   std::vector<double> weights;
   for (uint16_t member : members) {
     double left = static_cast<double>(problem.classes[member].figures.free_memory_bytes) -
-                  static_cast<double>(problem.end_bytes(0, layers)) - replicated;
+                  static_cast<double>(problem.end_bytes(0, layers, 1)) - replicated;
     weights.push_back(std::max(0.0, left) / std::max(1.0, whole));
   }
   return weights;
@@ -84,6 +84,11 @@ std::vector<uint32_t> choose_shares(const Problem& problem, const std::vector<ui
   double most = *std::max_element(weights.begin(), weights.end());
   if (!(most > 0)) return {};
   for (double& weight : weights) weight = std::max(weight, most * 1e-3);
+  const uint32_t heads = problem.kinds[problem.kind_of.back()].demand.kv_heads;
+  if (share_by == ShareBy::whole_heads && heads >= members.size()) {
+    const std::vector<uint32_t> counts = apportion(heads, weights);
+    weights.assign(counts.begin(), counts.end());
+  }
   return per_mille(weights);
 }
 
@@ -130,7 +135,7 @@ void find_reach(const Problem& problem, Group& group) {
 uint64_t Group::memory_bytes(const Problem& problem, uint32_t rank, uint32_t first_layer,
                              uint32_t end_layer) const {
   return memory_before[rank][end_layer] - memory_before[rank][first_layer] +
-         problem.end_bytes(first_layer, end_layer);
+         problem.end_bytes(first_layer, end_layer, share(rank));
 }
 
 std::optional<Group> make_group(const Problem& problem, std::vector<uint16_t> members, ShareBy share_by) {
@@ -151,8 +156,7 @@ std::optional<Group> make_group(const Problem& problem, std::vector<uint16_t> me
   group.shares = std::move(shares);
   for (const LayerKind& kind : problem.kinds)
     if (!can_share(kind.demand, group.ranks())) return std::nullopt;
-  std::vector<double> weights(group.shares.begin(), group.shares.end());
-  for (const LayerKind& kind : problem.kinds) group.parts.push_back(cut_layer(kind.demand, weights));
+  for (const LayerKind& kind : problem.kinds) group.parts.push_back(cut_layer(kind.demand, group.shares));
   group.slowest = worst_path(problem, group.members);
   for (uint32_t rank = 0; rank < group.ranks(); ++rank) {
     std::vector<uint64_t> of_kind;
@@ -190,7 +194,8 @@ double rank_layer_seconds(const Problem& problem, const Group& group, uint32_t r
 
 double rank_head_seconds(const Problem& problem, const Group& group, uint32_t rank, double rows) {
   const Device& device = problem.classes[group.members[rank]].figures;
-  return std::max(static_cast<double>(problem.head_bytes) / device.decode_bytes_per_second,
+  return group.share(rank) *
+         std::max(static_cast<double>(problem.head_bytes) / device.decode_bytes_per_second,
                   rows * problem.head_flops / device.prefill_flops_per_second);
 }
 
@@ -208,7 +213,10 @@ double layer_seconds(const Problem& problem, const Group& group, uint32_t kind, 
 }
 
 double head_seconds(const Problem& problem, const Group& group, double rows) {
-  return rank_head_seconds(problem, group, 0, rows);
+  double slowest = 0;
+  for (uint32_t rank = 0; rank < group.ranks(); ++rank)
+    slowest = std::max(slowest, rank_head_seconds(problem, group, rank, rows));
+  return slowest + all_gather_seconds(group.slowest, group.ranks(), rows * problem.logits_bytes);
 }
 
 double stage_seconds(const Problem& problem, const Group& group, uint32_t first_layer, uint32_t end_layer,

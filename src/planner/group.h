@@ -18,6 +18,7 @@ enum class ShareBy : uint8_t {
   prefill_speed,
   speed_within_memory,  // decode speed, cut down where a rank could not hold its share of all layers
   memory,
+  whole_heads,  // decode speed, in steps of a kv head: where these are few, nobody waits for a rounded one
 };
 
 struct Group {
@@ -30,6 +31,7 @@ struct Group {
   std::vector<char> reaches_last;  // [first layer]: whether the stage up to the last layer fits
 
   uint32_t ranks() const { return static_cast<uint32_t>(members.size()); }
+  double share(uint32_t rank) const { return shares[rank] / 1000.0; }
   bool fits(const Problem& problem, uint32_t first_layer, uint32_t end_layer) const {
     return end_layer == problem.layer_count() ? reaches_last[first_layer] != 0
                                               : end_layer <= furthest[first_layer];

@@ -35,9 +35,9 @@ struct LinkFigures {  // directed, between devices[from] and devices[to]
   LinkKind kind = LinkKind::unknown;
 };
 
-// What is below `active_bytes` may be left 0: kv_heads or feed_forward_units of 0 say that the layer cannot
-// be shared by ranks, and of a mixture whose experts are not told, active_bytes / weight_bytes stands for
-// them.
+// What is below `active_bytes` may be left 0. Without feed_forward_units ranks cannot share the layer;
+// without heads each has all of its attention. Of a mixture whose experts are not told, active_bytes stands
+// for them.
 struct LayerDemand {
   uint64_t weight_bytes = 0;
   uint64_t kv_bytes_per_token = 0;
@@ -47,8 +47,8 @@ struct LayerDemand {
   uint32_t expert_count = 0, experts_used = 0;
   uint64_t expert_bytes = 0;  // of weight_bytes, of all experts that a router chooses from
   uint32_t query_heads = 0;
-  uint32_t kv_heads = 0;         // attention is cut between these, or between query heads when ranks are more
-  uint64_t attention_bytes = 0;  // of weight_bytes, cut by heads
+  uint32_t kv_heads = 0;            // attention is cut between these, or between query heads where more even
+  uint64_t attention_bytes = 0;     // of weight_bytes, cut by heads
   uint32_t feed_forward_units = 0;  // pieces that the width can be cut into (blocks of the weights' type)
   uint64_t replicated_bytes = 0;    // of weight_bytes, whole on each rank: norms, routers, latent projections
   bool kv_replicated = false;       // latent attention: all heads read the same rows
@@ -59,7 +59,7 @@ struct ModelDemand {
   std::string name;
   std::vector<LayerDemand> layers;
   uint64_t embedding_bytes = 0;  // on each rank of the first stage
-  uint64_t head_bytes = 0;       // on each rank of the last stage
+  uint64_t head_bytes = 0;       // on the last stage, cut by rows of the vocabulary
   bool tied_embedding =
       false;  // head and embedding are the same bytes: counted once where one stage has both
   uint64_t head_flops_per_token = 0;

@@ -146,17 +146,18 @@ void find_classes(const std::vector<Device>& devices, const Net& net, Symmetry s
 
 }  // namespace
 
-uint64_t Problem::end_bytes(uint32_t first_layer, uint32_t end_layer) const {
+uint64_t Problem::end_bytes(uint32_t first_layer, uint32_t end_layer, double share) const {
   bool first = first_layer == 0, last = end_layer == layer_count();
   uint64_t bytes = overhead_bytes;
   if (first) bytes += embedding_bytes;
-  if (last && !(first && tied_embedding)) bytes += head_bytes;
-  return bytes;
+  if (!last || (share >= 1 && first && tied_embedding)) return bytes;
+  return bytes + (share >= 1 ? head_bytes
+                             : static_cast<uint64_t>(std::ceil(static_cast<double>(head_bytes) * share)));
 }
 
 uint64_t Problem::stage_memory_bytes(uint32_t first_layer, uint32_t end_layer) const {
   return memory_bytes_before[end_layer] - memory_bytes_before[first_layer] +
-         end_bytes(first_layer, end_layer);
+         end_bytes(first_layer, end_layer, 1);
 }
 
 double active_bytes(const LayerDemand& layer, double rows) {
@@ -164,9 +165,10 @@ double active_bytes(const LayerDemand& layer, double rows) {
   double active = layer.active_bytes == 0 ? weight : static_cast<double>(layer.active_bytes);
   // Experts that at least one of the rows chose, were they chosen evenly.
   auto touched = [rows](double share) { return 1 - std::pow(1 - share, rows); };
-  if (layer.expert_count == 0) return active >= weight ? weight : weight * touched(active / weight);
-  double share = static_cast<double>(layer.experts_used) / layer.expert_count;
+  if (layer.expert_bytes == 0) return active >= weight ? weight : weight * touched(active / weight);
   double experts = static_cast<double>(layer.expert_bytes);
+  double share = layer.expert_count > 0 ? static_cast<double>(layer.experts_used) / layer.expert_count
+                                        : std::clamp((active - (weight - experts)) / experts, 0.0, 1.0);
   return std::max(0.0, active - experts * share) + experts * touched(share);
 }
 
@@ -191,6 +193,8 @@ Result<Problem> make_problem(const std::vector<Device>& devices, const std::vect
   problem.head_flops = static_cast<double>(model.head_flops_per_token);
   problem.overhead_bytes = model.overhead_bytes_per_stage;
   problem.hidden_bytes = static_cast<double>(model.hidden_bytes_per_token);
+  // Two operations for each of hidden size times vocabulary, four bytes for each of either.
+  if (problem.hidden_bytes > 0) problem.logits_bytes = 8 * problem.head_flops / problem.hidden_bytes;
   find_classes(devices, make_net(usable, links), symmetry, problem);
   return problem;
 }

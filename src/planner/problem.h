@@ -34,14 +34,15 @@ struct Problem {
   uint64_t embedding_bytes = 0, head_bytes = 0, overhead_bytes = 0;
   bool tied_embedding = false;
   double head_flops = 0;
+  double logits_bytes = 0;  // of a row
   double hidden_bytes = 0;  // of a row, f32
   PlanOptions options;      // counts at least 1
 
   uint32_t layer_count() const { return static_cast<uint32_t>(kind_of.size()); }
   const Path& path(uint32_t from, uint32_t to) const { return paths[size_t{from} * classes.size() + to]; }
   double wire_row_bytes() const { return options.wire == WireFormat::bf16 ? hidden_bytes / 2 : hidden_bytes; }
-  // Embedding, head and overhead of a rank whose stage has these layers.
-  uint64_t end_bytes(uint32_t first_layer, uint32_t end_layer) const;
+  // Embedding, head and overhead of a rank with this share of a stage with these layers.
+  uint64_t end_bytes(uint32_t first_layer, uint32_t end_layer, double share) const;
   uint64_t stage_memory_bytes(uint32_t first_layer, uint32_t end_layer) const;  // of one rank alone
 };
 

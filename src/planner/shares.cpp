@@ -6,11 +6,35 @@
 namespace shoal::planner {
 namespace {
 
-// Heads [first, first + count) of queries read this many kv heads.
-uint32_t kv_heads_read(const LayerDemand& layer, uint32_t first, uint32_t count) {
-  if (count == 0) return 0;
-  uint32_t group = std::max(1u, layer.query_heads / layer.kv_heads);
-  return (first + count - 1) / group - first / group + 1;
+constexpr double kClearlyMoreEven = 1.1;
+
+// Heads of each rank, and the kv heads that these read.
+struct HeadCounts {
+  std::vector<uint32_t> queries, keys;
+
+  // Queries and outputs are as wide as the query heads, keys and values as the kv heads.
+  double slowest(std::span<const uint32_t> shares) const {
+    double slowest = 0;
+    for (size_t rank = 0; rank < shares.size(); ++rank)
+      slowest = std::max(slowest, static_cast<double>(queries[rank] + keys[rank]) / shares[rank]);
+    return slowest;
+  }
+};
+
+HeadCounts heads_of(const LayerDemand& layer, std::span<const uint32_t> shares) {
+  const uint32_t group = std::max(1u, layer.query_heads / layer.kv_heads);
+  HeadCounts by_keys, by_queries;
+  by_keys.keys = divide_units(layer.kv_heads, shares);
+  for (uint32_t keys : by_keys.keys) by_keys.queries.push_back(keys * group);
+  by_queries.queries = divide_units(layer.query_heads, shares);
+  uint32_t first = 0;
+  for (uint32_t queries : by_queries.queries) {
+    const uint32_t end = first + queries;
+    by_queries.keys.push_back(queries == 0 ? 0 : (end + group - 1) / group - first / group);
+    first = end;
+  }
+  const bool keys_will_do = by_keys.slowest(shares) <= kClearlyMoreEven * by_queries.slowest(shares);
+  return keys_will_do ? by_keys : by_queries;
 }
 
 }  // namespace
@@ -37,32 +61,43 @@ std::vector<uint32_t> per_mille(std::span<const double> weights) {
   return apportion(1000, weights);
 }
 
-bool can_share(const LayerDemand& layer, uint32_t ranks) {
-  return ranks == 1 || (layer.kv_heads > 0 && std::max(layer.kv_heads, layer.query_heads) >= ranks &&
-                        layer.feed_forward_units >= ranks);
+std::vector<uint32_t> divide_units(uint32_t units, std::span<const uint32_t> shares) {
+  const uint64_t total = std::accumulate(shares.begin(), shares.end(), uint64_t{0});
+  std::vector<uint32_t> counts;
+  std::vector<std::pair<uint64_t, size_t>> by_remainder;  // what is missing from a whole unit
+  for (size_t rank = 0; rank < shares.size(); ++rank) {
+    counts.push_back(static_cast<uint32_t>(uint64_t{units} * shares[rank] / total));
+    by_remainder.emplace_back(total - uint64_t{units} * shares[rank] % total, rank);
+  }
+  std::sort(by_remainder.begin(), by_remainder.end());
+  uint32_t left = units - std::accumulate(counts.begin(), counts.end(), 0u);
+  for (uint32_t i = 0; i < left; ++i) ++counts[by_remainder[i].second];
+  if (units < shares.size()) return counts;
+  for (uint32_t& count : counts) {
+    if (count != 0) continue;
+    --*std::max_element(counts.begin(), counts.end());
+    count = 1;
+  }
+  return counts;
 }
 
-std::vector<RankPart> cut_layer(const LayerDemand& layer, std::span<const double> weights) {
-  size_t ranks = weights.size();
+bool can_share(const LayerDemand& layer, uint32_t ranks) {
+  return ranks == 1 || layer.feed_forward_units > 0;
+}
+
+std::vector<RankPart> cut_layer(const LayerDemand& layer, std::span<const uint32_t> shares) {
+  const size_t ranks = shares.size();
   std::vector<RankPart> parts(ranks);
   if (ranks == 1) return parts;
-  const std::vector<uint32_t> widths = apportion(layer.feed_forward_units, weights);
-  const bool copies = layer.kv_heads < ranks;
-  const std::vector<uint32_t> heads = apportion(copies ? layer.query_heads : layer.kv_heads, weights);
-  uint32_t first = 0;
+  const std::vector<uint32_t> widths = divide_units(layer.feed_forward_units, shares);
+  for (size_t rank = 0; rank < ranks; ++rank)
+    parts[rank].feed_forward = static_cast<double>(widths[rank]) / layer.feed_forward_units;
+  if (layer.query_heads == 0 || layer.kv_heads == 0) return parts;
+  const HeadCounts heads = heads_of(layer, shares);
   for (size_t rank = 0; rank < ranks; ++rank) {
-    RankPart& part = parts[rank];
-    part.feed_forward = static_cast<double>(widths[rank]) / layer.feed_forward_units;
-    if (copies) {
-      double queries = heads[rank], keys = kv_heads_read(layer, first, heads[rank]);
-      // Queries and outputs are as wide as the query heads, keys and values as the kv heads.
-      part.attention = (queries + keys) / (layer.query_heads + layer.kv_heads);
-      part.kv = keys / layer.kv_heads;
-      first += heads[rank];
-    } else {
-      part.attention = part.kv = static_cast<double>(heads[rank]) / layer.kv_heads;
-    }
-    if (layer.kv_replicated) part.kv = 1;
+    parts[rank].attention =
+        static_cast<double>(heads.queries[rank] + heads.keys[rank]) / (layer.query_heads + layer.kv_heads);
+    if (!layer.kv_replicated) parts[rank].kv = static_cast<double>(heads.keys[rank]) / layer.kv_heads;
   }
   return parts;
 }

@@ -11,11 +11,15 @@
 namespace shoal::planner {
 
 // `units` among ranks so that the largest units[r] / weights[r] is as small as can be (highest averages), at
-// least one each where there are enough. Ties go to the lower rank. Weights > 0.
+// least one each where there are enough. Ties go to the lower rank. Weights > 0. To choose shares by.
 std::vector<uint32_t> apportion(uint32_t units, std::span<const double> weights);
 
 // Weights as shares in per mille that add up to 1000, at least 1 each.
 std::vector<uint32_t> per_mille(std::span<const double> weights);
+
+// `units` among ranks near to their shares, as loading divides a layer (model/shard_plan.h: largest
+// remainder, ties to the lower rank, at least one each where there are enough). Shares > 0.
+std::vector<uint32_t> divide_units(uint32_t units, std::span<const uint32_t> shares);
 
 // A rank's part of a layer, as fractions of the whole.
 struct RankPart {
@@ -26,8 +30,8 @@ struct RankPart {
 
 bool can_share(const LayerDemand& layer, uint32_t ranks);
 
-// With more ranks than kv heads a rank gets query heads and a copy of the kv heads that these read, so the
-// parts add up to more than one.
-std::vector<RankPart> cut_layer(const LayerDemand& layer, std::span<const double> weights);
+// By kv heads with their query heads, or by query heads where that is clearly more even: then ranks hold
+// copies of the kv heads that theirs read, and the parts add up to more than one.
+std::vector<RankPart> cut_layer(const LayerDemand& layer, std::span<const uint32_t> shares);
 
 }  // namespace shoal::planner

@@ -64,7 +64,7 @@ TEST(Shares, SevenRanksOfUnlikeSpeedsShareEightHeads) {
 }
 
 TEST(Shares, AttentionIsCutByKvHeadsAndWidthByUnits) {
-  const auto parts = cut_layer(layer_of(32, 8, 64), std::vector<double>{750, 250});
+  const auto parts = cut_layer(layer_of(32, 8, 64), std::vector<uint32_t>{750, 250});
   EXPECT_DOUBLE_EQ(parts[0].attention, 0.75);
   EXPECT_DOUBLE_EQ(parts[0].kv, 0.75);
   EXPECT_DOUBLE_EQ(parts[1].feed_forward, 0.25);
@@ -72,7 +72,7 @@ TEST(Shares, AttentionIsCutByKvHeadsAndWidthByUnits) {
 
 TEST(Shares, WithMoreRanksThanKvHeadsTheHeadsAreCopied) {
   // 4 query heads and 2 kv heads over 4 ranks: a query head and a copy of its kv head each.
-  const auto parts = cut_layer(layer_of(4, 2, 64), std::vector<double>{1, 1, 1, 1});
+  const auto parts = cut_layer(layer_of(4, 2, 64), std::vector<uint32_t>{250, 250, 250, 250});
   for (const RankPart& part : parts) {
     EXPECT_DOUBLE_EQ(part.kv, 0.5);
     EXPECT_DOUBLE_EQ(part.attention, 2.0 / 6);
@@ -82,7 +82,7 @@ TEST(Shares, WithMoreRanksThanKvHeadsTheHeadsAreCopied) {
 
 TEST(Shares, UnevenRanksReadTheKvHeadsThatTheirQueriesNeed) {
   // 12 query heads in groups of 6; the ranks take 5, 4 and 3: heads 0-4, 5-8, 9-11.
-  const auto parts = cut_layer(layer_of(12, 2, 60), std::vector<double>{5, 4, 3});
+  const auto parts = cut_layer(layer_of(12, 2, 60), std::vector<uint32_t>{417, 333, 250});
   EXPECT_DOUBLE_EQ(parts[0].kv, 0.5);
   EXPECT_DOUBLE_EQ(parts[1].kv, 1);
   EXPECT_DOUBLE_EQ(parts[2].kv, 0.5);
@@ -91,14 +91,25 @@ TEST(Shares, UnevenRanksReadTheKvHeadsThatTheirQueriesNeed) {
 TEST(Shares, LatentKeysAreWholeOnEveryRank) {
   LayerDemand layer = layer_of(16, 16, 64);
   layer.kv_replicated = true;
-  for (const RankPart& part : cut_layer(layer, std::vector<double>{1, 1, 1})) EXPECT_DOUBLE_EQ(part.kv, 1);
+  for (const RankPart& part : cut_layer(layer, std::vector<uint32_t>{334, 333, 333}))
+    EXPECT_DOUBLE_EQ(part.kv, 1);
 }
 
-TEST(Shares, LayersWithoutHeadsOrTooNarrowCannotBeShared) {
-  EXPECT_FALSE(can_share(layer_of(0, 0, 64), 2));
-  EXPECT_FALSE(can_share(layer_of(8, 8, 4), 5));
-  EXPECT_FALSE(can_share(layer_of(4, 2, 64), 5));
-  EXPECT_TRUE(can_share(layer_of(4, 2, 64), 4));
+TEST(Shares, WhatLoadingDividesIsTheLargestRemainder) {
+  EXPECT_THAT(divide_units(8, std::vector<uint32_t>{412, 294, 294}), ElementsAre(3, 3, 2));
+  EXPECT_THAT(divide_units(4, std::vector<uint32_t>{900, 50, 50}), ElementsAre(2, 1, 1))
+      << "nobody is without";
+  EXPECT_THAT(divide_units(2, std::vector<uint32_t>{300, 400, 300}), ElementsAre(1, 1, 0));
+}
+
+TEST(Shares, RanksBeyondTheHeadsHoldNoneAndWholeMixersAreOnAll) {
+  const auto few = cut_layer(layer_of(2, 2, 64), std::vector<uint32_t>{334, 333, 333});
+  EXPECT_DOUBLE_EQ(few[2].attention, 0);
+  EXPECT_NEAR(few[2].feed_forward, 1.0 / 3, 0.01);
+  const auto whole = cut_layer(layer_of(0, 0, 64), std::vector<uint32_t>{500, 500});
+  EXPECT_DOUBLE_EQ(whole[1].attention, 1);
+  EXPECT_DOUBLE_EQ(whole[1].kv, 1);
+  EXPECT_FALSE(can_share(layer_of(8, 8, 0), 2));
 }
 
 }  // namespace

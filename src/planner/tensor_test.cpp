@@ -100,7 +100,7 @@ TEST(Tensor, NormsAndLatentKeysAreHeldByEveryRank) {
   auto placements = plan(equals(2, 4000 * kMiB, 10e9), mesh(2, 10e-6, 1e10), model, options);
   ASSERT_TRUE(placements.has_value());
   for (const RankPlan& rank : placements->front().stages[0].ranks)
-    EXPECT_EQ(rank.memory_bytes, 4 * (20 + 40 + 10) * kMiB + (8 + 16) * kMiB);
+    EXPECT_EQ(rank.memory_bytes, 4 * (20 + 40 + 10) * kMiB + (8 + 16 / 2) * kMiB);
 }
 
 TEST(Tensor, RanksBeyondTheKvHeadsHoldCopiesOfKeysAndValues) {
