@@ -5,6 +5,7 @@
 #include <future>
 #include <gtest/gtest.h>
 #include <random>
+#include <semaphore>
 #include <signal.h>
 #include <sys/wait.h>
 #include <thread>
@@ -85,6 +86,37 @@ TEST(ShmRing, WhoSaidThatItSleepsIsRungFor) {
   EXPECT_TRUE(writer.must_ring());
   EXPECT_FALSE(writer.must_ring()) << "told once";
   EXPECT_FALSE(reader.may_sleep().value()) << "there are bytes";
+}
+
+TEST(ShmRing, TwoThreadsThatSleepWheneverTheyMayNeverMissABell) {
+  Memory memory;
+  const Bytes sent = noise(2 << 20, 3);
+  std::counting_semaphore<> writer_bell(0), reader_bell(0);
+  std::thread writing([&] {
+    RingWriter writer(memory.bytes());
+    std::minstd_rand random(4);
+    for (size_t done = 0; done < sent.size();) {
+      const size_t taken =
+          writer
+              .append(ByteView(sent).subspan(done, std::min<size_t>(1 + random() % 3000, sent.size() - done)))
+              .value();
+      done += taken;
+      writer.publish();
+      if (writer.must_ring()) reader_bell.release();
+      if (taken == 0 && writer.may_sleep().value() && !writer_bell.try_acquire_for(kPatience)) return;
+    }
+  });
+  RingReader reader(memory.bytes());
+  Bytes received(sent.size());
+  for (size_t done = 0; done < received.size();) {
+    const size_t piece = std::min<size_t>(reader.available().value(), 2000);
+    reader.read(std::span(received).subspan(done, piece));
+    done += piece;
+    if (reader.must_ring()) writer_bell.release();
+    if (piece == 0 && reader.may_sleep().value() && !reader_bell.try_acquire_for(kPatience)) break;
+  }
+  writing.join();
+  EXPECT_EQ(received, sent);
 }
 
 TEST(ShmRing, ImpossiblePositionsAreMalformed) {
