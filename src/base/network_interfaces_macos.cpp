@@ -1,13 +1,14 @@
 #ifdef __APPLE__
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <dlfcn.h>
 #include <net/if.h>
-#include <net/if_media.h>
+#include <net/route.h>
 #include <string_view>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/sysctl.h>
 
-#include "base/file.h"
 #include "base/network_interfaces.h"
 
 namespace shoal::detail {
@@ -22,6 +23,7 @@ class SystemConfiguration {
                           RTLD_LAZY | RTLD_LOCAL)) {
     load(copy_all_, "SCNetworkInterfaceCopyAll");
     load(bsd_name_, "SCNetworkInterfaceGetBSDName");
+    load(type_, "SCNetworkInterfaceGetInterfaceType");
     load(display_name_, "SCNetworkInterfaceGetLocalizedDisplayName");
     load(count_, "CFArrayGetCount");
     load(value_, "CFArrayGetValueAtIndex");
@@ -34,15 +36,18 @@ class SystemConfiguration {
   SystemConfiguration(const SystemConfiguration&) = delete;
   SystemConfiguration& operator=(const SystemConfiguration&) = delete;
 
-  // "Thunderbolt 1" for "en2"; empty when it does not know the interface.
-  std::string display_name(std::string_view interface) const {
+  struct Interface {
+    std::string type;          // "Ethernet", "IEEE80211", "Bridge"; empty when it does not know the interface
+    std::string display_name;  // "Thunderbolt 1"
+  };
+  Interface find(std::string_view name) const {
     if (!complete_) return {};
     const void* all = copy_all_();
     if (all == nullptr) return {};
-    std::string found;
-    for (long i = 0; i < count_(all) && found.empty(); ++i) {
+    Interface found;
+    for (long i = 0; i < count_(all) && found.type.empty(); ++i) {
       const void* one = value_(all, i);
-      if (text(bsd_name_(one)) == interface) found = text(display_name_(one));
+      if (text(bsd_name_(one)) == name) found = {text(type_(one)), text(display_name_(one))};
     }
     release_(all);
     return found;
@@ -65,6 +70,7 @@ class SystemConfiguration {
   bool complete_ = true;
   const void* (*copy_all_)() = nullptr;
   const void* (*bsd_name_)(const void*) = nullptr;
+  const void* (*type_)(const void*) = nullptr;
   const void* (*display_name_)(const void*) = nullptr;
   long (*count_)(const void*) = nullptr;
   const void* (*value_)(const void*, long) = nullptr;
@@ -72,28 +78,20 @@ class SystemConfiguration {
   void (*release_)(const void*) = nullptr;
 };
 
-uint32_t ethernet_speed(int active) {
-  switch (IFM_SUBTYPE(active)) {
-    case IFM_10_T:
-      return 10;
-    case IFM_100_TX:
-      return 100;
-    case IFM_1000_T:
-    case IFM_1000_SX:
-      return 1000;
-#ifdef IFM_2500_T
-    case IFM_2500_T:
-      return 2500;
-    case IFM_5000_T:
-      return 5000;
-#endif
-    case IFM_10G_T:
-    case IFM_10G_SR:
-    case IFM_10G_LR:
-      return 10'000;
-    default:
-      return 0;
-  }
+// From the routing table's list of interfaces (route(4)), whose first message is of the one asked for.
+uint32_t speed_mbps(const std::string& name) {
+  std::array<int, 6> path = {CTL_NET, PF_ROUTE,       0,
+                             0,       NET_RT_IFLIST2, static_cast<int>(::if_nametoindex(name.c_str()))};
+  std::array<char, 4096> answer{};
+  size_t size = answer.size();
+  if (path.back() == 0 ||
+      ::sysctl(path.data(), static_cast<u_int>(path.size()), answer.data(), &size, nullptr, 0) != 0)
+    return 0;
+  if_msghdr2 message{};
+  if (size < sizeof(message)) return 0;
+  std::memcpy(&message, answer.data(), sizeof(message));
+  if (message.ifm_type != RTM_IFINFO2) return 0;
+  return static_cast<uint32_t>(std::min<uint64_t>(message.ifm_data.ifi_baudrate / 1'000'000, UINT32_MAX));
 }
 
 }  // namespace
@@ -103,17 +101,15 @@ InterfaceType interface_type(const std::string& name) {
   if (name.starts_with("utun") || name.starts_with("ipsec") || name.starts_with("gif"))
     return {InterfaceKind::tunnel, 0};
   static const SystemConfiguration configuration;
-  const std::string display_name = configuration.display_name(name);
-  if (display_name.find("Thunderbolt") != std::string::npos &&
-      display_name.find("Ethernet") == std::string::npos)
-    return {InterfaceKind::thunderbolt, 0};
-  const FileDescriptor socket(::socket(AF_INET, SOCK_DGRAM, 0));
-  ifmediareq request{};
-  name.copy(request.ifm_name, sizeof(request.ifm_name) - 1);
-  if (!socket.valid() || ::ioctl(socket.get(), SIOCGIFMEDIA, &request) != 0) return {};
-  if (IFM_TYPE(request.ifm_current) == IFM_IEEE80211) return {InterfaceKind::wifi, 0};
-  if (IFM_TYPE(request.ifm_current) == IFM_ETHER)
-    return {InterfaceKind::ethernet, ethernet_speed(request.ifm_active)};
+  const SystemConfiguration::Interface interface = configuration.find(name);
+  // "Thunderbolt 1" and "Thunderbolt Bridge" in every language; "Thunderbolt Ethernet" is an adapter.
+  const bool thunderbolt = interface.display_name.find("Thunderbolt") != std::string::npos &&
+                           interface.display_name.find("Ethernet") == std::string::npos;
+  if (thunderbolt) return {InterfaceKind::thunderbolt, speed_mbps(name)};
+  if (interface.type == "IEEE80211") return {InterfaceKind::wifi, speed_mbps(name)};
+  if (interface.type == "Ethernet" || interface.type == "Bridge" || interface.type == "Bond" ||
+      interface.type == "VLAN")
+    return {InterfaceKind::ethernet, speed_mbps(name)};
   return {};
 }
 

@@ -24,8 +24,8 @@ using engine::cpu::kReadTaskBytes;
 using formats::TensorType;
 
 constexpr Duration kMemoryTime = milliseconds(250);
-constexpr Duration kPrefillTime = milliseconds(60);    // of a class
-constexpr Duration kDecodeTime = milliseconds(20);     // of a class
+constexpr Duration kPrefillTime = milliseconds(45);    // of a class
+constexpr Duration kDecodeTime = milliseconds(15);     // of a class
 constexpr Duration kWholeTime = milliseconds(1500);    // then classes that were not reached are left out
 constexpr uint64_t kMemoryBytes = 256 * limits::kMiB;  // more than most caches hold
 constexpr uint32_t kPassTasks = 64;
