@@ -91,11 +91,12 @@ struct RouterOp {
 struct DeltaNetOp {
   uint32_t layer = 0;
   uint32_t key_heads = 0;
-  uint32_t value_heads = 0;      // a multiple of key_heads
+  uint32_t value_heads = 0;      // a multiple of key_heads, or, of a tiled net, those of one rank
   uint32_t key_dim = 0;
   uint32_t value_dim = 0;
   uint32_t kernel = 0;           // taps of the convolution
   bool tiled = false;            // value head h goes with key head h % key_heads, else h / (value_heads / key_heads)
+  uint32_t skipped_heads = 0;    // of a tiled net: value heads that are on ranks before
 
   uint32_t channels() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
 };

@@ -87,7 +87,6 @@ struct LatentAttentionSpec {
 // A gated delta net (engine::DeltaNetOp), with K key heads of k values and V value heads of v values.
 struct DeltaNetSpec {
   engine::DeltaNetOp op;                    // its `layer` is left 0; without heads: all are on other ranks
-  bool is_whole = false;                    // on each of several ranks
   TensorRef query, key, value;              // [K*k, D] [K*k, D] [V*v, D]
   TensorRef gate, decay_input, rate_input;  // z [V*v, D], a [V, D], b [V, D]
   std::vector<TensorRef> taps;              // one after the other [channels * kernel]

@@ -98,15 +98,17 @@ class Divider {
     return {};
   }
 
-  // By key heads, each with its value heads; those of a tiled net are not neighbours, and it stays whole.
+  // By key heads, each with its value heads; but in a tiled net those are not neighbours, and value heads are
+  // divided while every rank has all key heads.
   Result<> divide_mixer(const DeltaNetSpec& spec, LayerShard& shard) const {
     const engine::DeltaNetOp& op = spec.op;
-    const uint32_t group = op.value_heads / op.key_heads;
-    shard.mixer_is_whole = op.tiled && group > 1;
-    shard.heads = {0, op.value_heads};
-    shard.kv_heads = {0, op.key_heads};
-    if (shard.mixer_is_whole) return {};
     SHOAL_TRY(const uint32_t together, heads_together(spec.output, op.value_dim));
+    const uint32_t group = op.value_heads / op.key_heads;
+    if (keeps_key_heads(op)) {
+      shard.heads = divide(op.value_heads, together, shares_)[rank_];
+      shard.kv_heads = {0, shard.heads.count == 0 ? 0 : op.key_heads};
+      return {};
+    }
     shard.kv_heads = divide(op.key_heads, together / std::gcd(together, group), shares_)[rank_];
     shard.heads = {shard.kv_heads.first * group, shard.kv_heads.count * group};
     return {};

@@ -24,9 +24,8 @@ namespace shoal::model {
 // What one rank holds of a layer. A count of 0 is nothing.
 struct LayerShard {
   // Query heads and the kv heads they read; of latent attention its heads, with no kv heads; of a delta net
-  // its value heads and key heads.
+  // its value heads and the key heads they go with.
   engine::Slice heads, kv_heads;
-  bool mixer_is_whole = false;   // on every rank, and not summed: delta nets whose heads cannot be cut
   engine::Slice columns;         // of the width of the feed-forward, or of each expert
   engine::Slice experts;         // of a mixture
   engine::Slice shared_columns;  // of the expert that every row shares
@@ -53,12 +52,12 @@ Result<DecoderSpec> shard_spec(const DecoderSpec& spec, const formats::Checkpoin
 // How far ranks can share a layer, and which of its LayerCost::weight_bytes they do; for the planner. Of
 // weight_bytes, what is neither mixer_bytes nor whole_bytes belongs to the feed-forward and is cut.
 struct LayerCuts {
-  // Equal pieces that the heads and their kv heads are divided in; 0: the mixer is whole on every rank.
+  // Equal pieces that the heads and their kv heads are divided in.
   uint32_t head_pieces = 0, kv_pieces = 0;
   uint32_t width_pieces = 0;  // of the feed-forward: blocks of its width, or experts where those stay whole
   uint64_t mixer_bytes = 0;   // cut by heads
   uint64_t expert_bytes = 0;  // of experts that a router chooses from
-  uint64_t whole_bytes = 0;   // on every rank: norms, routers, what compresses, a mixer that cannot be cut
+  uint64_t whole_bytes = 0;   // on every rank: norms, routers, what compresses
   bool kv_is_whole = false;   // latent rows: every rank keeps them
   uint32_t sums = 2;          // of rows over the ranks, each step
 };
@@ -67,6 +66,11 @@ Result<std::vector<LayerCuts>> layer_cuts(const DecoderSpec& spec, const formats
 // Neighbouring columns of a weight that only go together, if it is to keep its type. Error: malformed (no
 // such tensor).
 Result<uint32_t> columns_together(const formats::Checkpoint& checkpoint, const TensorRef& ref);
+
+// Whether all key heads of a delta net are on every rank that has value heads: theirs are not neighbours.
+inline bool keeps_key_heads(const engine::DeltaNetOp& op) {
+  return op.tiled && op.value_heads != op.key_heads;
+}
 
 // Divides `size` things over ranks, in order and in whole `granule`s but for the last, near to `shares`
 // (largest remainder, ties to the lower rank). No rank gets nothing if there are granules enough.

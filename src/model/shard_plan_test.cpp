@@ -140,13 +140,10 @@ void check_mixer(const LayerSpec& layer, size_t index, const AllRanks& ranks) {
     expect_once(latent->heads, heads);
   } else {
     const auto& op = std::get<DeltaNetSpec>(layer.mixer).op;
-    if (ranks.plans().front().layers[index].mixer_is_whole) {
-      EXPECT_TRUE(op.tiled);
-      for (const Slice& slice : heads) EXPECT_EQ(slice, (Slice{0, op.value_heads}));
-    } else {
-      expect_once(op.value_heads, heads);
-      expect_once(op.key_heads, kv);
-    }
+    expect_once(op.value_heads, heads);
+    if (!keeps_key_heads(op)) return expect_once(op.key_heads, kv);
+    for (size_t rank = 0; rank < heads.size(); ++rank)
+      EXPECT_EQ(kv[rank], (Slice{0, heads[rank].count == 0 ? 0 : op.key_heads}));
   }
 }
 

@@ -51,19 +51,19 @@ class LayerCutter {
   }
 
   void operator()(DeltaNetSpec& spec) const {
-    spec.is_whole = shard_.mixer_is_whole;
-    if (spec.is_whole) return;
     engine::DeltaNetOp& op = spec.op;
     const uint64_t keys = uint64_t{op.key_heads} * op.key_dim,
                    values = uint64_t{op.value_heads} * op.value_dim;
     const Slice key_rows = times(shard_.kv_heads, op.key_dim), value_rows = times(shard_.heads, op.value_dim);
-    for (TensorRef* ref : {&spec.query, &spec.key}) cut_rows(*ref, {keys, hidden_}, key_rows);
+    if (!keeps_key_heads(op))
+      for (TensorRef* ref : {&spec.query, &spec.key}) cut_rows(*ref, {keys, hidden_}, key_rows);
     for (TensorRef* ref : {&spec.value, &spec.gate}) cut_rows(*ref, {values, hidden_}, value_rows);
     for (TensorRef* ref : {&spec.decay_input, &spec.rate_input})
       cut_rows(*ref, {op.value_heads, hidden_}, shard_.heads);
     for (TensorRef* ref : {&spec.decay_bias, &spec.decay}) cut_rows(*ref, {op.value_heads}, shard_.heads);
     cut_columns(spec.output, {hidden_, values}, value_rows);
     cut_taps(spec, key_rows, value_rows);
+    if (op.tiled) op.skipped_heads = shard_.heads.first - shard_.kv_heads.first;
     op.key_heads = shard_.kv_heads.count;
     op.value_heads = shard_.heads.count;
   }
@@ -141,7 +141,6 @@ struct WholeLayer {
   void operator()(const DeltaNetSpec& spec) {
     shard.heads = {0, spec.op.value_heads};
     shard.kv_heads = {0, spec.op.key_heads};
-    shard.mixer_is_whole = spec.op.tiled && spec.op.value_heads != spec.op.key_heads;
   }
   void operator()(const DenseSpec& spec) { shard.columns = {0, spec.width}; }
   void operator()(const MixtureSpec& spec) {
@@ -174,7 +173,12 @@ class PieceCounter {
   Result<> operator()(const DeltaNetSpec& spec) const {
     const engine::DeltaNetOp& op = spec.op;
     SHOAL_TRY_VOID(count_heads(spec.output, op.value_dim, op.value_heads, op.key_heads));
-    cuts_.head_pieces = cuts_.kv_pieces;  // value heads go with their key head
+    // Value heads go with their key head, or, in a tiled net, each rank has all key heads.
+    if (keeps_key_heads(op)) {
+      cuts_.kv_pieces = cuts_.head_pieces;
+    } else {
+      cuts_.head_pieces = cuts_.kv_pieces;
+    }
     return {};
   }
   Result<> operator()(const DenseSpec& spec) const {
@@ -210,10 +214,6 @@ Result<LayerCuts> cuts_of(const DecoderSpec& spec, LayerSpec layer, const format
   WholeLayer whole;
   std::visit(whole, layer.mixer);
   std::visit(whole, layer.feed_forward);
-  if (whole.shard.mixer_is_whole) {
-    cuts.head_pieces = cuts.kv_pieces = kMaxRanks;
-    cuts.sums = 1;
-  }
   // What is cut has a part now.
   const LayerCutter cutter(spec.hidden_size, whole.shard);
   std::visit(cutter, layer.mixer);

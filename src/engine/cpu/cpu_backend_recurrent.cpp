@@ -37,7 +37,8 @@ CpuTensor CpuBackend::delta_net(Tensor queries, Tensor keys, Tensor values, Tens
                                 const Weight& decay, const StepView& step, const DeltaNetOp& op) {
   const cpu::RecurrentStates& states = state_->states;
   const uint32_t heads = op.value_heads, channels = op.channels(), past = op.kernel - 1;
-  SHOAL_ASSERT(op.key_heads > 0 && heads % op.key_heads == 0 && op.kernel > 0 && op.kernel <= cpu::kMaxTaps);
+  SHOAL_ASSERT(op.key_heads > 0 && (op.tiled || heads % op.key_heads == 0) && op.kernel > 0 &&
+               op.kernel <= cpu::kMaxTaps);
   SHOAL_ASSERT(queries.columns == op.key_heads * op.key_dim && keys.columns == queries.columns &&
                values.columns == heads * op.value_dim && decay_input.columns == heads &&
                rate_input.columns == heads);
@@ -119,7 +120,7 @@ CpuTensor CpuBackend::State::apply_delta_rule(const Tensor& mixed, const Tensor&
     if (sequence.row_count == 0) return;
     const uint32_t head = task % tasks / blocks, column = task % blocks * cpu::kDeltaColumns;
     const uint32_t columns = std::min(cpu::kDeltaColumns, op.value_dim - column);
-    const uint32_t key_head = op.tiled ? head % op.key_heads : head / group;
+    const uint32_t key_head = op.tiled ? (op.skipped_heads + head) % op.key_heads : head / group;
     float* state = states.state(op.layer, sequence.state_slot) + size_t{op.kernel - 1} * op.channels() +
                    (size_t{head} * op.value_dim + column) * op.key_dim;
     if (sequence.context_tokens == 0) std::memset(state, 0, size_t{columns} * op.key_dim * sizeof(float));

@@ -45,10 +45,7 @@ class DeltaNetLayer {
     return b.activate_multiply(in[3], b.head_norm(values, norm_, op.value_dim, epsilon_), {});
   }
 
-  Tensor project(B& b, const Tensor& values) const {
-    const Tensor added = b.linear(values, output_);
-    return spec_->is_whole ? added : b.all_reduce(added);
-  }
+  Tensor project(B& b, const Tensor& values) const { return b.all_reduce(b.linear(values, output_)); }
 
  private:
   DeltaNetLayer(const DeltaNetSpec& spec, float epsilon) : spec_(&spec), epsilon_(epsilon) {}
