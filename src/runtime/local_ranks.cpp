@@ -28,8 +28,7 @@ Result<LocalRanks> LocalRanks::load(const formats::Checkpoint& checkpoint, const
     options.shard.rank = rank;
     options.ranks = &group;
     SHOAL_TRY(auto engine, model::load_cpu_engine(checkpoint, spec, options));
-    ranks.stages_.emplace_back(std::move(engine), options.stage.heads,
-                               rank == 0 ? RankRole::leader : RankRole::follower);
+    ranks.stages_.emplace_back(std::move(engine), options.stage.heads && rank == 0);
   }
   return ranks;
 }

@@ -23,10 +23,9 @@ std::unexpected<Error> bad_step(const Step& step, fmt::format_string<Arguments..
 
 }  // namespace
 
-Stage::Stage(std::unique_ptr<engine::Engine> engine, bool heads, RankRole role)
+Stage::Stage(std::unique_ptr<engine::Engine> engine, bool samples)
     : engine_(std::move(engine)),
-      heads_(heads),
-      samples_(heads && role == RankRole::leader),
+      samples_(samples),
       free_state_slots_(engine_->kv().state_slots),
       page_writers_(engine_->kv().page_count, 0) {
   std::iota(free_state_slots_.rbegin(), free_state_slots_.rend(), 0u);
@@ -45,7 +44,7 @@ Result<StageOutput> Stage::run(const Step& step, std::span<const float> hidden_i
   StageOutput output;
   if (samples_) {
     output.tokens = sample_rows(step, values);
-  } else if (!heads_) {
+  } else {
     output.hidden = values;
   }
   output.milliseconds = static_cast<float>(to_milliseconds(clock.now() - begin));
@@ -139,13 +138,12 @@ Result<> Stage::prepare_rows(const Step& step, OutputRows output) {
                      .pages = sequence.pages,
                      .prompt_tokens = sequence.prompt_tokens,
                      .state_slot = sequence.state_slot});
-    if (output == OutputRows::sampled && rows.samples && heads_)
-      output_rows_.push_back(first_row + rows.row_count - 1);
+    if (output == OutputRows::sampled && rows.samples) output_rows_.push_back(first_row + rows.row_count - 1);
   }
   if (positions_.size() != step.token_ids.size())
     return bad_step(step, "its sequences have {} rows, but there are {} token ids", positions_.size(),
                     step.token_ids.size());
-  if (output == OutputRows::all && heads_)
+  if (output == OutputRows::all)
     for (uint32_t row = 0; row < positions_.size(); ++row) output_rows_.push_back(row);
   return {};
 }

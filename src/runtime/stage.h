@@ -25,13 +25,11 @@ struct StageOutput {
   float milliseconds = 0;         // of this stage, sampling included
 };
 
-// Of a stage of several ranks the leader samples; all others run the same rows and give nothing.
-enum class RankRole : uint8_t { leader, follower };
-
 class Stage {
  public:
-  // `heads`: the stage's engine ends in logits, of whatever role.
-  Stage(std::unique_ptr<engine::Engine> engine, bool heads, RankRole role = RankRole::leader);
+  // `samples`: the stage's engine ends in logits, and of several ranks this one leads. The others run the
+  // same steps and give what nobody needs.
+  Stage(std::unique_ptr<engine::Engine> engine, bool samples);
   ~Stage();
   Stage(Stage&&) noexcept;
   Stage& operator=(Stage&&) noexcept;
@@ -73,7 +71,6 @@ class Stage {
   std::vector<StepToken> sample_rows(const Step& step, std::span<const float> logits);
 
   std::unique_ptr<engine::Engine> engine_;
-  bool heads_;
   bool samples_;
   std::unordered_map<SequenceId, Sequence> sequences_;
   std::vector<uint32_t> free_state_slots_;  // a stack

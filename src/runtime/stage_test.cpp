@@ -145,7 +145,13 @@ TEST_F(StageTest, AStageInTheMiddlePassesHiddenRowsOn) {
   EXPECT_THAT(output->hidden, ElementsAre(1, 1, 2, 2, 3, 3));
   EXPECT_TRUE(output->tokens.empty());
   EXPECT_EQ(seen_.hidden_in, hidden);
-  EXPECT_THAT(seen_.output_rows, IsEmpty());
+}
+
+// Its rank of the last stage must take part in the same rows as the one that samples.
+TEST_F(StageTest, AStageThatDoesNotSampleStillTellsItsEngineWhichRowsAreWanted) {
+  Stage stage = make(false);
+  ASSERT_TRUE(stage.run(starting(7, {1, 2, 3}, {4}), {}).has_value());
+  EXPECT_THAT(seen_.output_rows, ElementsAre(2));
 }
 
 TEST_F(StageTest, PagesReplaceTheTableFromTheirIndexOn) {

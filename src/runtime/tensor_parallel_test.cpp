@@ -117,8 +117,7 @@ class Ranks {
                                             .isa = {},
                                             .progress = {},
                                             .ranks = groups_.back().get()};
-      stages.emplace_back(must(model::load_cpu_engine(model.checkpoint, model.spec, options)), true,
-                          rank == 0 ? RankRole::leader : RankRole::follower);
+      stages.emplace_back(must(model::load_cpu_engine(model.checkpoint, model.spec, options)), rank == 0);
     }
   }
 
