@@ -184,5 +184,31 @@ TEST(BruteForce, ThroughputAndFirstTokenWithTensorGroups) {
   EXPECT_GT(tally.shared, 15u);
 }
 
+TEST(Rules, PlacementsOverManyDevicesKeepThem) {
+  std::mt19937 random(31);
+  uint32_t placed = 0, shared = 0;
+  for (int round = 0; round < 18; ++round) {
+    SCOPED_TRACE(round);
+    RandomCase c =
+        random_case(random, static_cast<uint32_t>(8 + random() % 50), 12 + random() % 12, round % 3 != 0);
+    for (size_t i = 0; i < c.devices.size(); ++i)
+      c.devices[i].node = c.devices[i].name = fmt::format("n{}", i);
+    for (Device& d : c.devices) d.free_memory_bytes /= 4;
+    c.options.concurrency = 1 + random() % 8;
+    c.options.prompt_tokens = 2000;
+    c.options.objective = static_cast<Objective>(round % 3);
+    auto placements = plan(c.devices, c.links, c.model, c.options);
+    if (!placements) continue;
+    ++placed;
+    for (const Placement& placement : *placements) {
+      check_valid(placement, c);
+      shared += std::any_of(placement.stages.begin(), placement.stages.end(),
+                            [](const StagePlan& stage) { return stage.ranks.size() > 1; });
+    }
+  }
+  EXPECT_GT(placed, 12u);
+  EXPECT_GT(shared, 5u);
+}
+
 }  // namespace
 }  // namespace shoal::planner

@@ -11,7 +11,7 @@ namespace {
 
 constexpr size_t kMostSets = 512;
 constexpr size_t kMostSetsOfMany = 128;
-constexpr uint32_t kFewDevices = 16;
+
 constexpr size_t kMostLikely = 192;
 constexpr double kNearFactor = 2;  // slower links than so many times the best one's are not near
 
@@ -179,9 +179,9 @@ GroupSet candidate_groups(const Problem& problem, Strategy strategy) {
   if (strategy == Strategy::pipeline || !shareable) return set;
   std::vector<Members> sets;
   Members members;
-  uint32_t devices = 0;
-  for (const DeviceClass& c : problem.classes) devices += c.count();
-  set.all_sets = list_sets(problem, 0, devices <= kFewDevices ? kMostSets : kMostSetsOfMany, members, sets);
+
+  set.all_sets = list_sets(problem, 0, problem.device_count() <= kFewDevices ? kMostSets : kMostSetsOfMany,
+                           members, sets);
   if (!set.all_sets) sets = likely_sets(problem);
   for (const Members& each : sets) add_groups(problem, each, set.all_sets, set.groups);
   return set;

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <fmt/format.h>
 
+#include "base/assert.h"
+
 namespace shoal::planner {
 namespace {
 
@@ -72,6 +74,7 @@ Placement describe(const Problem& problem, const std::vector<Device>& devices,
     StagePlan stage = stage_plan(problem, group, cuts[i]);
     for (uint32_t rank = 0; rank < group.ranks(); ++rank) {
       uint16_t c = group.members[rank];
+      SHOAL_ASSERT(taken[c] < problem.classes[c].count());
       stage.ranks[rank].node = devices[problem.classes[c].devices[taken[c]++]].node;
     }
     stage.node = stage.ranks[0].node;

@@ -10,12 +10,6 @@ namespace {
 
 constexpr int kBalanceRounds = 12;
 
-uint32_t device_count(const Problem& problem) {
-  uint32_t devices = 0;
-  for (const DeviceClass& c : problem.classes) devices += c.count();
-  return devices;
-}
-
 Pass decode_pass(double rows) {
   return {rows, rows};
 }
@@ -87,7 +81,7 @@ class Optimiser {
   // sum within T.
   void throughput() {
     const double users = problem_.options.concurrency;
-    const uint32_t most_parts = std::min(problem_.options.concurrency, device_count(problem_));
+    const uint32_t most_parts = std::min(problem_.options.concurrency, problem_.device_count());
     std::vector<uint32_t> parts;
     for (uint32_t count = 1; count <= most_parts; count += count < 4 ? 1 : (count < 8 ? 2 : 8))
       parts.push_back(count);
@@ -139,7 +133,7 @@ class Optimiser {
         least = std::min(least, table.layers_seconds(group, layer, layer + 1));
       sum += least, most = std::max(most, least);
     }
-    return std::max(most, sum / std::max(1u, device_count(problem_)));
+    return std::max(most, sum / std::max(1u, problem_.device_count()));
   }
 
   static constexpr double kPrecision = 5e-3;

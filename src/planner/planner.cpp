@@ -17,7 +17,7 @@ constexpr double kBalanceSlack = 0.008;  // measured speeds are no better than t
 constexpr size_t kMostNamedDevices = 8;  // in one line of an Error
 constexpr size_t kMostReasons = 16;      // of devices that were left out
 constexpr uint32_t kMostDevices = 64;    // that the search can tell apart
-constexpr uint32_t kFewDevices = 16;
+
 constexpr uint64_t kWorkOfFew = 24'000'000;  // steps of the inner loops: a tenth of a second
 constexpr uint64_t kWorkOfMany = 6'000'000;  // and some hundredths
 constexpr int kImprovements = 6;
@@ -81,8 +81,7 @@ Error does_not_fit(const std::vector<Device>& devices, const Problem& problem, c
 Result<> check_counts(const Problem& problem, const ModelDemand& model) {
   const uint32_t wanted =
       std::max(problem.options.minimum_nodes, problem.options.strategy == Strategy::tensor ? 2u : 1u);
-  uint32_t devices = 0;
-  for (const DeviceClass& c : problem.classes) devices += c.count();
+  const uint32_t devices = problem.device_count();
   bool shareable = std::all_of(problem.kinds.begin(), problem.kinds.end(),
                                [](const LayerKind& kind) { return can_share(kind.demand, 2); });
   if (!shareable &&
@@ -147,11 +146,7 @@ class Finder {
   std::vector<Group>& groups() { return set_.groups; }
 
  private:
-  uint64_t work() const {
-    uint32_t devices = 0;
-    for (const DeviceClass& c : problem_.classes) devices += c.count();
-    return devices <= kFewDevices ? kWorkOfFew : kWorkOfMany;
-  }
+  uint64_t work() const { return problem_.device_count() <= kFewDevices ? kWorkOfFew : kWorkOfMany; }
 
   uint32_t devices_of(const std::vector<Cut>& cuts) const {
     uint32_t devices = 0;
@@ -211,10 +206,12 @@ class Finder {
         std::any_of(set_.groups.begin(), set_.groups.end(), [](const Group& g) { return g.ranks() > 1; });
     if (shared) {
       GroupSet singles;
-      for (const Group& group : set_.groups)
-        if (group.ranks() == 1) singles.groups.push_back(group);
+      for (const Group& group : set_.groups) {
+        if (group.ranks() > 1) break;
+        singles.groups.push_back(group);
+      }
       Optimum pipeline = optimise(problem_, singles, Strategy::pipeline, work() / 8);
-      // Groups of one rank come first in the set, so indices are the same.
+      // Groups of one rank began the set, so indices are the same.
       add({pipeline.cuts, pipeline.seconds, pipeline.exact});
     }
     for (Found& each : alone) add(std::move(each));

@@ -146,6 +146,12 @@ void find_classes(const std::vector<Device>& devices, const Net& net, Symmetry s
 
 }  // namespace
 
+uint32_t Problem::device_count() const {
+  uint32_t devices = 0;
+  for (const DeviceClass& c : classes) devices += c.count();
+  return devices;
+}
+
 uint64_t Problem::end_bytes(uint32_t first_layer, uint32_t end_layer, double share) const {
   bool first = first_layer == 0, last = end_layer == layer_count();
   uint64_t bytes = overhead_bytes;

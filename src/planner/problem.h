@@ -25,6 +25,9 @@ struct LayerKind {
   uint64_t memory_bytes() const { return demand.weight_bytes + kept_bytes; }
 };
 
+// So many are searched more thoroughly than there is time for with more.
+inline constexpr uint32_t kFewDevices = 16;
+
 struct Problem {
   std::vector<DeviceClass> classes;
   std::vector<Path> paths;  // [from * classes + to]; between two of a class on the diagonal
@@ -39,6 +42,7 @@ struct Problem {
   PlanOptions options;      // counts at least 1
 
   uint32_t layer_count() const { return static_cast<uint32_t>(kind_of.size()); }
+  uint32_t device_count() const;
   const Path& path(uint32_t from, uint32_t to) const { return paths[size_t{from} * classes.size() + to]; }
   double wire_row_bytes() const { return options.wire == WireFormat::bf16 ? hidden_bytes / 2 : hidden_bytes; }
   // Embedding, head and overhead of a rank with this share of a stage with these layers.

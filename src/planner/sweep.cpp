@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t kQuickGroups = 12;   // tried after a set in a first look
 constexpr size_t kLikelyGroups = 32;  // and in a beam over many devices
-constexpr uint32_t kFewDevices = 16;
+
 constexpr double kWorthwhile = 1 - 2e-3;  // what promises less of a gain is not followed
 
 // Classes whose devices are told a token in the same time by everybody: as first leaders they are one.
@@ -60,8 +60,7 @@ class Sweep {
         profiles_(return_profiles(problem_)),
         layers_(problem_.layer_count()),
         most_groups_(most_groups) {
-    uint32_t devices = 0;
-    for (const DeviceClass& c : problem_.classes) devices += c.count();
+    const uint32_t devices = problem_.device_count();
     levels_.resize(devices + 1);
     index_.resize(devices + 1);
     bound_ = limits.below_seconds;
@@ -238,12 +237,13 @@ SweepAnswer sweep(const PassTable& table, UsedSets& sets, const SweepLimits& lim
   quick.work = limits.work / 4;
   SweepAnswer found = Sweep(table, sets, quick, kQuickGroups).run();
   if (found.complete) return found;
-  uint32_t devices = 0;
-  for (const DeviceClass& c : table.problem().classes) devices += c.count();
+
   SweepLimits thorough = limits;
   thorough.work = limits.work - std::min(limits.work, found.work);
   thorough.below_seconds = std::min(limits.below_seconds, found.seconds);
-  SweepAnswer answer = Sweep(table, sets, thorough, devices <= kFewDevices ? SIZE_MAX : kLikelyGroups).run();
+  SweepAnswer answer =
+      Sweep(table, sets, thorough, table.problem().device_count() <= kFewDevices ? SIZE_MAX : kLikelyGroups)
+          .run();
   answer.work += found.work;
   if (answer.cuts.empty()) {
     answer.cuts = std::move(found.cuts);
