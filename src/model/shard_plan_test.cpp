@@ -169,6 +169,7 @@ void check_feed_forward(const LayerSpec& layer, size_t index, const AllRanks& ra
 }
 
 TEST(ShardPlan, RanksHoldEverythingExactlyOnce) {
+  size_t with_whole_experts = 0, with_shared_kv_heads = 0, with_nothing = 0;
   for (const char* name : kModels) {
     const Model model = open(name);
     for (const std::vector<uint32_t>& shares : all_shares()) {
@@ -177,6 +178,12 @@ TEST(ShardPlan, RanksHoldEverythingExactlyOnce) {
       for (size_t layer = 0; layer < model.spec.layers.size(); ++layer) {
         check_mixer(model.spec.layers[layer], layer, ranks);
         check_feed_forward(model.spec.layers[layer], layer, ranks);
+        const LayerShard& last = ranks.plans().back().layers[layer];
+        with_whole_experts += last.experts.first > 0 ? 1 : 0;
+        with_nothing += last.columns.count == 0 ? 1 : 0;
+        const auto* attention = std::get_if<AttentionSpec>(&model.spec.layers[layer].mixer);
+        const uint32_t group = attention ? attention->query_heads / attention->kv_heads : 1;
+        with_shared_kv_heads += last.heads.first % group != 0 ? 1 : 0;
       }
       std::vector<Slice> head;
       for (const ShardPlan& plan : ranks.plans()) {
@@ -186,6 +193,9 @@ TEST(ShardPlan, RanksHoldEverythingExactlyOnce) {
       expect_once(model.spec.vocabulary_size, head);
     }
   }
+  EXPECT_GT(with_whole_experts, 0u);
+  EXPECT_GT(with_shared_kv_heads, 0u);
+  EXPECT_GT(with_nothing, 0u);
 }
 
 // Bytes of all ranks are those of the model, and once more for every further rank what is whole on each. Kv

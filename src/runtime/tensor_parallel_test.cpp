@@ -20,6 +20,7 @@ constexpr double kOrderOfSums = 1e-4;
 // One of each kind of layer and of weights.
 std::vector<FixtureCase> chosen_models() {
   const std::set<std::string> chosen = {"llama",
+                                        "llama_tied",
                                         "qwen2",
                                         "qwen3",
                                         "gemma2",
