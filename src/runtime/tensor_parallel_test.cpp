@@ -95,6 +95,16 @@ TEST_P(TensorParallel, LogitsAreThoseOfOneRankButForTheOrderOfSums) {
   }
 }
 
+TEST_P(TensorParallel, ChunksAndStagesDoNotChangeABit) {
+  LocalPipelineOptions options = pipeline_options(KvType::f16);
+  options.ranks = 3;
+  const std::vector<float> whole = logits(model_, options, tokens_, 24);
+  options.stages = 2;
+  const std::vector<float> cut = logits(model_, options, tokens_, 5);
+  ASSERT_EQ(cut.size(), whole.size());
+  EXPECT_EQ(std::memcmp(cut.data(), whole.data(), whole.size() * sizeof(float)), 0);
+}
+
 // One stage of a whole model, rank by rank, so that a test sees what each of them has.
 class Ranks {
  public:
