@@ -42,7 +42,8 @@ template <class Before>
 Members companions(const Problem& problem, uint16_t seed, Before before) {
   Members order(problem.classes.size());
   std::iota(order.begin(), order.end(), uint16_t{0});
-  std::stable_sort(order.begin(), order.end(), before);
+  std::sort(order.begin(), order.end(),
+            [&](uint16_t a, uint16_t b) { return before(a, b) || (!before(b, a) && a < b); });
   Members devices;
   for (uint16_t c : order) {
     uint32_t count = problem.classes[c].count() - (c == seed ? 1 : 0);
@@ -80,9 +81,10 @@ void add_runs(const Problem& problem, std::set<Members>& sets) {
   Members order;
   for (uint16_t c = 0; c < problem.classes.size(); ++c)
     order.insert(order.end(), problem.classes[c].count(), c);
-  std::stable_sort(order.begin(), order.end(), [&](uint16_t a, uint16_t b) {
-    return problem.classes[a].figures.decode_bytes_per_second >
-           problem.classes[b].figures.decode_bytes_per_second;
+  std::sort(order.begin(), order.end(), [&](uint16_t a, uint16_t b) {
+    const double fast = problem.classes[a].figures.decode_bytes_per_second;
+    const double other = problem.classes[b].figures.decode_bytes_per_second;
+    return fast != other ? fast > other : a < b;
   });
   for (ptrdiff_t size : {2, 4, 8}) {
     for (auto at = order.begin(); order.end() - at >= size; at += size) {
@@ -104,8 +106,9 @@ void add_fastest(const Problem& problem, const std::set<Members>& around, size_t
     ranked.emplace_back(layer_seconds(problem, *group, problem.kind_of.back(), usual_rows(problem.options)),
                         &members);
   }
-  std::stable_sort(ranked.begin(), ranked.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first < b.first : *a.second < *b.second;
+  });
   std::array<bool, kMostRanks + 1> taken = {};
   for (const auto& [seconds, members] : ranked) {
     if (most == 0 || taken[members->size()]) continue;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
+#include <tuple>
 
 #include "planner/predict.h"
 
@@ -75,8 +76,9 @@ std::vector<Drift> Correction::drifts() const {
     if (beyond(factor.value())) drifts.push_back({node, {}, factor.value()});
   for (const auto& [pair, factor] : links_)
     if (beyond(factor.value())) drifts.push_back({pair.first, pair.second, factor.value()});
-  std::stable_sort(drifts.begin(), drifts.end(), [](const Drift& a, const Drift& b) {
-    return std::abs(std::log(a.factor)) > std::abs(std::log(b.factor));
+  auto badness = [](const Drift& drift) { return -std::abs(std::log(drift.factor)); };
+  std::sort(drifts.begin(), drifts.end(), [&](const Drift& a, const Drift& b) {
+    return std::tuple(badness(a), a.node, a.peer) < std::tuple(badness(b), b.node, b.peer);
   });
   return drifts;
 }

@@ -140,9 +140,10 @@ uint64_t Group::memory_bytes(const Problem& problem, uint32_t rank, uint32_t fir
 
 std::optional<Group> make_group(const Problem& problem, std::vector<uint16_t> members, ShareBy share_by) {
   // The fastest leads: it also embeds and samples.
-  std::stable_sort(members.begin(), members.end(), [&](uint16_t a, uint16_t b) {
-    return problem.classes[a].figures.decode_bytes_per_second >
-           problem.classes[b].figures.decode_bytes_per_second;
+  std::sort(members.begin(), members.end(), [&](uint16_t a, uint16_t b) {
+    const double fast = problem.classes[a].figures.decode_bytes_per_second;
+    const double other = problem.classes[b].figures.decode_bytes_per_second;
+    return fast != other ? fast > other : a < b;
   });
   std::vector<uint32_t> shares = choose_shares(problem, members, share_by);
   if (shares.empty()) return std::nullopt;

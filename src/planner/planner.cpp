@@ -111,7 +111,8 @@ void keep_most_useful(const std::vector<Device>& devices, std::vector<bool>& usa
   auto worth = [&](uint32_t i) {
     return std::sqrt(static_cast<double>(devices[i].free_memory_bytes)) * devices[i].decode_bytes_per_second;
   };
-  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return worth(a) > worth(b); });
+  std::sort(order.begin(), order.end(),
+            [&](uint32_t a, uint32_t b) { return worth(a) != worth(b) ? worth(a) > worth(b) : a < b; });
   for (size_t i = kMostDevices; i < order.size(); ++i) usable[order[i]] = false;
 }
 
@@ -120,6 +121,7 @@ struct Found {
   std::vector<Cut> cuts;
   double seconds = kNever;
   bool exact = false;
+  size_t number = 0;  // of those found, in order
 };
 
 class Finder {
@@ -136,8 +138,8 @@ class Finder {
       add(std::move(main));
     }
     if (strategy == Strategy::automatic) add_others();
-    std::stable_sort(found_.begin(), found_.end(), [&](const Found& a, const Found& b) {
-      return std::tuple(a.seconds, a.cuts.size()) < std::tuple(b.seconds, b.cuts.size());
+    std::sort(found_.begin(), found_.end(), [&](const Found& a, const Found& b) {
+      return std::tuple(a.seconds, a.cuts.size(), a.number) < std::tuple(b.seconds, b.cuts.size(), b.number);
     });
     if (found_.size() > kMostPlacements) found_.resize(kMostPlacements);
     return std::move(found_);
@@ -172,6 +174,7 @@ class Finder {
                              });
       if (same) return;
     }
+    found.number = found_.size();
     found_.push_back(std::move(found));
   }
 

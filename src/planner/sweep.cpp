@@ -90,8 +90,10 @@ class Sweep {
 
   void pass_level(uint32_t level) {
     std::vector<Bundle>& bundles = levels_[level];
-    std::stable_sort(bundles.begin(), bundles.end(),
-                     [](const Bundle& a, const Bundle& b) { return a.score < b.score; });
+    std::sort(bundles.begin(), bundles.end(), [](const Bundle& a, const Bundle& b) {
+      return std::tuple(a.score, a.used, a.profile, a.shared) <
+             std::tuple(b.score, b.used, b.profile, b.shared);
+    });
     uint64_t left = limits_.work - std::min(limits_.work, answer_.work);
     // Placements need few devices more often than many.
     uint64_t allowed = answer_.work + left / std::min<uint64_t>(levels_.size() - level, 12);

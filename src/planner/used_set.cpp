@@ -43,8 +43,10 @@ UsedSets::UsedSets(const PassTable& table) : table_(&table) {
   for (double& seconds : seconds_per_byte_) seconds *= 1 - 1e-12;
   by_speed_.resize(problem.classes.size());
   std::iota(by_speed_.begin(), by_speed_.end(), uint16_t{0});
-  std::stable_sort(by_speed_.begin(), by_speed_.end(),
-                   [&](uint16_t a, uint16_t b) { return seconds_per_byte_[a] < seconds_per_byte_[b]; });
+  std::sort(by_speed_.begin(), by_speed_.end(), [&](uint16_t a, uint16_t b) {
+    const double fast = seconds_per_byte_[a], other = seconds_per_byte_[b];
+    return fast != other ? fast < other : a < b;
+  });
 }
 
 bool UsedSets::has_room(uint64_t used, uint32_t group) const {
