@@ -27,7 +27,8 @@ const Hop& PassTable::hop(uint32_t from, uint32_t to) const {
 }
 
 void Row::reset(uint32_t layer_count) {
-  cells.assign(layer_count + 1, {});
+  cells.resize(layer_count + 1);
+  for (uint32_t layer = low; layer <= high; ++layer) cells[layer] = {};
   low = layer_count + 1, high = 0;
 }
 
@@ -37,11 +38,14 @@ void Row::put(uint32_t end, double seconds, uint32_t first_layer, int32_t previo
 }
 
 void Arrivals::reset(uint32_t layer_count) {
-  seconds.assign(layer_count + 1, kNever);
-  from.assign(layer_count + 1, -1);
+  seconds.resize(layer_count + 1, kNever);
+  from.resize(layer_count + 1, -1);
+  for (uint32_t layer = low; layer <= high; ++layer) seconds[layer] = kNever, from[layer] = -1;
+  low = layer_count + 1, high = 0;
 }
 
 void Arrivals::offer(const Row& row, double hop_seconds, int32_t whence) {
+  low = std::min(low, row.low), high = std::max(high, row.high);
   for (uint32_t layer = row.low; layer <= row.high; ++layer) {
     double arrival = row.cells[layer].seconds + hop_seconds;
     if (arrival < seconds[layer]) seconds[layer] = arrival, from[layer] = whence;
@@ -72,8 +76,8 @@ void later_stage(const PassTable& table, uint32_t group, const Arrivals& arrival
   std::array<uint16_t, limits::kMaxLayers> window;  // starts, arrival less `before` rising
   size_t front = 0, back = 0;
   auto rest = [&](uint32_t start) { return arrivals.seconds[start] - before[start]; };
-  uint32_t lowest = 1;
-  for (uint32_t end = 2; end < layers; ++end) {
+  uint32_t lowest = arrivals.low;
+  for (uint32_t end = arrivals.low + 1; end < layers; ++end) {
     if (arrivals.seconds[end - 1] < kNever) {
       while (back > front && rest(window[back - 1]) >= rest(end - 1)) --back;
       window[back++] = static_cast<uint16_t>(end - 1);
@@ -81,10 +85,11 @@ void later_stage(const PassTable& table, uint32_t group, const Arrivals& arrival
     while (lowest < end && (ranks.furthest[lowest] < end || before[end] - before[lowest] > most_seconds))
       ++lowest;
     while (back > front && window[front] < lowest) ++front;
+    if (back == front && end > arrivals.high) break;
     if (back > front)
       row.put(end, rest(window[front]) + before[end], window[front], arrivals.from[window[front]]);
   }
-  for (uint32_t start = layers; start-- > 1;) {
+  for (uint32_t start = layers; start-- > arrivals.low;) {
     double stage = table.stage_seconds(group, start, layers);
     if (stage > most_seconds || ranks.reaches_last[start] == 0) break;  // and longer ones even more so
     if (arrivals.seconds[start] + stage < row.cells[layers].seconds)

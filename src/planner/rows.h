@@ -67,6 +67,7 @@ struct Row {
 struct Arrivals {
   std::vector<double> seconds;  // [layer_count + 1]
   std::vector<int32_t> from;    // [layer_count + 1]
+  uint32_t low = 1, high = 0;   // layers outside [low, high] are never arrived at
 
   void reset(uint32_t layer_count);
   void offer(const Row& row, double hop_seconds, int32_t whence);
