@@ -126,6 +126,17 @@ TEST(PlannerInput, MeasuredPairsCountAndOneEndStandsForTheOther) {
   EXPECT_DOUBLE_EQ(find(0, 2).round_trip_p99_seconds, 6e-3);
 }
 
+TEST(PlannerInput, DevicesHaveTheRatesOfTheModelsWeights) {
+  const View view(measured_node(kA));
+  PlaceRequest request;
+  request.weights = "f32";
+  ASSERT_EQ(view.devices(request).size(), 1u);
+  EXPECT_EQ(view.devices(request)[0].prefill_flops_per_second, 90e9);
+  EXPECT_EQ(view.devices(request)[0].decode_bytes_per_second, 39e9);
+  request.weights.clear();
+  EXPECT_EQ(view.devices(request)[0].prefill_flops_per_second, 600e9);
+}
+
 TEST(PlannerInput, RatesAreOfTheModelsWeightsWhereTheyWereMeasured) {
   const NodeFact node = measured_node(kA);
   EXPECT_EQ(rate_with(node, "f32").prefill_flops_per_second, 90e9);

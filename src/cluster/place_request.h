@@ -16,6 +16,7 @@ struct PlaceRequest {
   uint32_t layer_count = 0;
   std::string digest;
   uint32_t kv_page_tokens = 32;
+  std::string weights = {};  // the class of most of them, see WeightRate; empty: unknown
 };
 
 }  // namespace shoal::cluster

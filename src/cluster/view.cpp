@@ -4,6 +4,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "cluster/planner_input.h"
 
 namespace shoal::cluster {
 namespace {
@@ -155,12 +156,14 @@ std::vector<planner::Device> View::devices(const PlaceRequest& request) const {
       return request.digest.empty() ? model.name == request.model : model.digest == request.digest;
     };
     uint64_t promised = promised_bytes(fact, all);
+    const WeightRate rate = rate_with(fact, request.weights);
     planner::Device device{fact.id,
                            name_of(fact.id),
                            fact.free_memory_bytes - std::min(promised, fact.free_memory_bytes),
-                           fact.decode_bytes_per_second,
-                           fact.prefill_flops_per_second,
-                           std::any_of(fact.models.begin(), fact.models.end(), held)};
+                           rate.decode_bytes_per_second,
+                           rate.prefill_flops_per_second,
+                           std::any_of(fact.models.begin(), fact.models.end(), held),
+                           fact.cores};
     devices.insert(id == self_id_ ? devices.begin() : devices.end(), std::move(device));
   }
   return devices;

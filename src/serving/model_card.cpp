@@ -1,9 +1,11 @@
 #include "serving/model_card.h"
 
 #include <algorithm>
+#include <map>
 
 #include "base/limits.h"
 #include "formats/checkpoint.h"
+#include "serving/probe.h"
 #include "serving/step_scratch.h"
 
 namespace shoal::serving {
@@ -20,6 +22,14 @@ uint32_t long_after_tokens(const model::DecoderSpec& spec) {
     if (rope != nullptr && !rope->long_inverse_frequencies.empty()) tokens = rope->long_after_tokens;
   }
   return tokens;
+}
+
+std::string main_weights(const formats::Checkpoint& checkpoint) {
+  std::map<std::string_view, uint64_t> bytes;
+  for (const formats::TensorInfo& tensor : checkpoint.tensors())
+    bytes[weight_class(tensor.type)] += tensor.bytes;
+  const auto most = std::ranges::max_element(bytes, {}, [](const auto& one) { return one.second; });
+  return most == bytes.end() ? std::string() : std::string(most->first);
 }
 
 }  // namespace
@@ -45,6 +55,7 @@ Result<std::shared_ptr<const ModelCard>> read_model_card(const hub::StoredModel&
                                                     .chat_template_error = std::nullopt});
   // A base model has no template and still completes text.
   if (Result<text::ChatTemplate> chat_template = text::ChatTemplate::from_checkpoint(checkpoint))
+  card->weights = main_weights(checkpoint);
     card->chat_template = *std::move(chat_template);
   else
     card->chat_template_error = std::move(chat_template).error();

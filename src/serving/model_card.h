@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -31,6 +32,7 @@ struct ModelCard {
   std::optional<Error> chat_template_error;  // why there is none
 };
 
+  std::string weights = {};                  // the class that most bytes belong to, see weight_class()
 Result<std::shared_ptr<const ModelCard>> read_model_card(const hub::StoredModel& stored);
 
 }  // namespace shoal::serving

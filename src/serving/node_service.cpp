@@ -135,7 +135,8 @@ Result<cluster::PlaceRequest> Node::fitting_request(const ModelCard& card, const
                                 .options = {},
                                 .layer_count = card.layer_count,
                                 .digest = card.stored.digest,
-                                .kv_page_tokens = options_.kv_page_tokens};
+                                .kv_page_tokens = options_.kv_page_tokens,
+                                .weights = card.weights};
   Error last;
   for (const planner::PlanOptions& attempt :
        plan_attempts(card, options.context_tokens, options.minimum_nodes)) {
