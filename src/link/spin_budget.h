@@ -41,7 +41,7 @@ class SpinBudget {
  private:
   static constexpr Duration kPause = microseconds(25);
   static constexpr Duration kLeast = microseconds(2);
-  static constexpr Duration kOfferEvery = microseconds(10);
+  static constexpr Duration kOfferEvery = microseconds(20);
 
   Duration most_;
   Duration budget_;

@@ -46,7 +46,7 @@ TEST(SpinBudget, OffersTheCoreNowAndThen) {
   spin.begin(now);
   int offers = 0;
   for (; spin.may_look_again(now); now += microseconds(1)) offers += spin.offer_core(now) ? 1 : 0;
-  EXPECT_EQ(offers, 9);
+  EXPECT_EQ(offers, 4);
 }
 
 TEST(SpinBudget, WithoutABudgetItSleepsAtOnce) {

@@ -189,7 +189,9 @@ Result<bool> StreamLink::wait(std::unique_lock<std::mutex>& lock, TimePoint dead
     if (!driver_) progress();  // a driver in poll() would not hear of what another thread has read
     bool is_done = done();
     TimePoint now = std::chrono::steady_clock::now();
-    if (!driver_ && !std::exchange(began, true)) spin_.begin(now);
+    // While bytes flow the core is well used; only a wait without any is told from a lost core.
+    if (!driver_ && (moved_ || !began)) spin_.begin(now);
+    began = began || !driver_;
     bool late = now >= deadline;
     if (is_done || failure_ || late) {
       if (began && !driver_) spin_.end();
