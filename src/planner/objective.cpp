@@ -57,7 +57,8 @@ class Optimiser {
  private:
   // One sweep; what it finds is offered. Returns the sums of what was found, infinite when nothing.
   PassSums look(const PassTable& table, UsedSets& sets, double most_stage, double below, uint64_t work) {
-    SweepLimits limits{most_stage, below, work, strategy_, problem_.options.minimum_nodes};
+    const bool all_groups = set_.all_sets && problem_.device_count() <= kFewDevices;
+    SweepLimits limits{most_stage, below, work, strategy_, problem_.options.minimum_nodes, all_groups};
     SweepAnswer answer = sweep(table, sets, limits);
     best_.work += answer.work;
     best_.exact = best_.exact && answer.complete;
@@ -77,24 +78,25 @@ class Optimiser {
     least_sum(table, sets, work_);
   }
 
+  // Of one sweep among several: most need little, and those that need more come first.
+  uint64_t next_work() const { return (work_ - std::min(work_, best_.work)) / kSweepShare; }
+
   // For each number of parts the least round, by bisection: a round of T needs stages within T / parts and a
   // sum within T.
   void throughput() {
     const double users = problem_.options.concurrency;
     const uint32_t most_parts = std::min(problem_.options.concurrency, problem_.device_count());
-    std::vector<uint32_t> parts;
-    for (uint32_t count = 1; count <= most_parts; count += count < 4 ? 1 : (count < 8 ? 2 : 8))
-      parts.push_back(count);
-    const uint64_t each = work_ / (parts.size() * kSweepsOfBisection);
-    for (uint32_t count : parts) {
+    const bool all_parts = problem_.device_count() <= kFewDevices;
+    best_.exact = best_.exact && (all_parts || most_parts <= 4);
+    for (uint32_t count = 1; count <= most_parts; count += all_parts || count < 4 ? 1 : (count < 8 ? 2 : 8)) {
       PassTable table(problem_, set_.groups, decode_pass(users / count));
       UsedSets sets(table);
-      if (best_.cuts.empty() && least_sum(table, sets, 2 * each).seconds == kNever) return;
+      if (best_.cuts.empty() && least_sum(table, sets, next_work()).seconds == kNever) return;
       double high = best_.seconds * users, low = high / 16;
       // Most numbers of parts are no gain, which one sweep shows.
       for (double target = high * (1 - kPrecision); low < high * (1 - kPrecision);
            target = std::sqrt(low * high)) {
-        if (look(table, sets, target / count, target, each).seconds == kNever) {
+        if (look(table, sets, target / count, target, next_work()).seconds == kNever) {
           low = target;
         } else {
           high = std::min(target, best_.seconds * users);
@@ -110,7 +112,7 @@ class Optimiser {
     const double repeats = later_chunks(problem_);
     const bool few = set_.groups.size() <= kFewGroups;
     PassSums sums = least_sum(table, sets, repeats > 0 ? work_ / 4 : work_);
-    const uint64_t each = work_ / (few ? 64 : kSweepsOfCaps);
+
     if (repeats == 0 || sums.seconds == kNever) return;
     double least = least_cap(table);
     double ratio = 1 + kPrecision;
@@ -119,7 +121,7 @@ class Optimiser {
       // With a slowest stage in (cap / ratio, cap], only less of a sum than this is a gain.
       double below = best_.seconds - repeats * cap / ratio;
       if (below <= 0) continue;
-      PassSums found = look(table, sets, cap, below, each);
+      PassSums found = look(table, sets, cap, below, next_work());
       if (found.seconds < kNever) cap = std::min(cap, found.slowest_seconds);
     }
   }
@@ -137,8 +139,9 @@ class Optimiser {
   }
 
   static constexpr double kPrecision = 5e-3;
-  static constexpr uint64_t kSweepsOfBisection = 5;
+
   static constexpr uint64_t kSweepsOfCaps = 10;
+  static constexpr uint64_t kSweepShare = 6;
   static constexpr size_t kFewGroups = 40;
 
   const Problem& problem_;

@@ -19,7 +19,7 @@ constexpr size_t kMostReasons = 16;      // of devices that were left out
 constexpr uint32_t kMostDevices = 64;    // that the search can tell apart
 
 constexpr uint64_t kWorkOfFew = 24'000'000;  // steps of the inner loops: a tenth of a second
-constexpr uint64_t kWorkOfMany = 6'000'000;  // and some hundredths
+constexpr uint64_t kWorkOfMany = 5'000'000;  // and some hundredths
 constexpr int kImprovements = 6;
 
 bool asked_for(const Device& device, const PlanOptions& options) {

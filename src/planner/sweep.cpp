@@ -96,7 +96,8 @@ class Sweep {
     });
     uint64_t left = limits_.work - std::min(limits_.work, answer_.work);
     // Placements need few devices more often than many.
-    uint64_t allowed = answer_.work + left / std::min<uint64_t>(levels_.size() - level, 12);
+    const uint64_t share = problem_.device_count() <= kFewDevices ? 4 : 12;
+    uint64_t allowed = answer_.work + left / std::min<uint64_t>(levels_.size() - level, share);
     for (const Bundle& bundle : bundles) {
       if (bundle.score >= bound_ * kWorthwhile) break;
       if (answer_.work >= allowed) {
@@ -243,9 +244,7 @@ SweepAnswer sweep(const PassTable& table, UsedSets& sets, const SweepLimits& lim
   SweepLimits thorough = limits;
   thorough.work = limits.work - std::min(limits.work, found.work);
   thorough.below_seconds = std::min(limits.below_seconds, found.seconds);
-  SweepAnswer answer =
-      Sweep(table, sets, thorough, table.problem().device_count() <= kFewDevices ? SIZE_MAX : kLikelyGroups)
-          .run();
+  SweepAnswer answer = Sweep(table, sets, thorough, limits.all_groups ? SIZE_MAX : kLikelyGroups).run();
   answer.work += found.work;
   if (answer.cuts.empty()) {
     answer.cuts = std::move(found.cuts);

@@ -17,6 +17,7 @@ struct SweepLimits {
   uint64_t work = 0;              // in steps of the inner loops
   Strategy strategy = Strategy::automatic;
   uint32_t minimum_devices = 1;
+  bool all_groups = true;  // may follow every partial placement; else the likeliest
 };
 
 struct SweepAnswer {
