@@ -17,6 +17,7 @@ constexpr int kPortAttempts = 8;  // a port that is free on one address may be t
 constexpr uint64_t kMaxDataBytes = kProbeBurstBytes + 16 * kMaxProbeChunkBytes;
 constexpr size_t kReceiveBytes = 256 * 1024;
 constexpr Duration kIdleLook = milliseconds(500);
+constexpr Duration kSpin = microseconds(50);
 
 Result<std::vector<FileDescriptor>> listen_on_all(const std::vector<std::string>& addresses, uint16_t& port) {
   std::vector<FileDescriptor> listeners;
@@ -197,6 +198,7 @@ void LinkProbeResponder::accept_from(const FileDescriptor& listener) {
 
 void LinkProbeResponder::serve() {
   const SystemClock clock;
+  TimePoint awake_until{};  // a ping is often followed by the next: sleeping would show in the round trips
   while (true) {
     std::vector<pollfd> polled = {{stop_read_.get(), POLLIN, 0}};
     for (const FileDescriptor& listener : listeners_) polled.push_back({listener.get(), POLLIN, 0});
@@ -206,13 +208,15 @@ void LinkProbeResponder::serve() {
       polled.push_back({connection->socket(), POLLIN, 0});
       wake = std::min(wake, connection->deadline());
     }
-    ::poll(polled.data(), static_cast<nfds_t>(polled.size()), poll_milliseconds(wake));
+    ::poll(polled.data(), static_cast<nfds_t>(polled.size()),
+           clock.now() < awake_until ? 0 : poll_milliseconds(wake));
     if (polled[0].revents != 0) return;
     const TimePoint now = clock.now();
     const auto allowed = [this](const ProbeNonce& nonce) { return is_allowed(nonce); };
     for (size_t i = 0; i < connections_.size(); ++i) {
       std::unique_ptr<Connection>& connection = connections_[i];
       const bool readable = polled[first + i].revents != 0;
+      if (readable && connection->nonce()) awake_until = now + kSpin;
       const bool goes_on = now < connection->deadline() && (!readable || connection->receive(allowed)) &&
                            (!connection->nonce() || is_allowed(*connection->nonce()));
       if (!goes_on) connection.reset();

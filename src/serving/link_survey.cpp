@@ -14,7 +14,8 @@ namespace {
 constexpr Duration kLookInterval = milliseconds(250);
 constexpr Duration kAnswerTime = seconds(2);
 constexpr Duration kRefresh = seconds(60);
-constexpr int64_t kShareOfLink = 200;  // a measurement fills the path for less than this part of the time
+constexpr size_t kPeersPerRefresh = 8;  // with more, all of their figures are told around less often
+constexpr int64_t kShareOfLink = 200;   // a measurement fills the path for less than this part of the time
 constexpr Duration kBusyPause =
     milliseconds(50);  // and as much again by chance, until a busy node is asked again
 constexpr Duration kFailurePause = seconds(2);
@@ -216,7 +217,8 @@ void LinkSurvey::finish(const cluster::NodeId& peer, const ProbeNonce& nonce, Ou
   }
   found->second.failures = 0;
   found->second.links = std::move(outcome.links);
-  try_again(peer, std::max(kRefresh, outcome.took * kShareOfLink));
+  const Duration refresh = kRefresh * (1 + peers_.size() / kPeersPerRefresh);
+  try_again(peer, std::max(refresh, outcome.took * kShareOfLink));
   publish();
 }
 
