@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -23,10 +24,10 @@ namespace {
 using engine::cpu::kReadTaskBytes;
 using formats::TensorType;
 
-constexpr Duration kMemoryTime = milliseconds(250);
-constexpr Duration kPrefillTime = milliseconds(45);    // of a class
-constexpr Duration kDecodeTime = milliseconds(15);     // of a class
-constexpr Duration kWholeTime = milliseconds(1500);    // then classes that were not reached are left out
+// Everything is measured in turns that come round again until the time is over, so that a neighbour who is
+// busy for a while disturbs some turns of each and all turns of none.
+constexpr Duration kWholeTime = milliseconds(1300);
+constexpr Duration kPrefillTurn = milliseconds(12), kDecodeTurn = milliseconds(4);  // of a class
 constexpr uint64_t kMemoryBytes = 256 * limits::kMiB;  // more than most caches hold
 constexpr uint32_t kPassTasks = 64;
 constexpr uint32_t kMatrixRows = 2048, kMatrixColumns = 2048;  // the more, the more cores have work
@@ -65,57 +66,93 @@ double best_rate(double units, Duration time, const std::function<void()>& work)
   return best;
 }
 
-// All threads read what no cache holds, in every way that the machine may like.
-Result<double> memory_rate(engine::cpu::ThreadPool& pool) {
-  const uint64_t bytes = std::min(kMemoryBytes, available_memory_bytes() / 8);
-  const auto tasks =
-      std::max(kPassTasks, static_cast<uint32_t>(bytes / kReadTaskBytes / kPassTasks * kPassTasks));
-  SHOAL_TRY(const HugeBuffer buffer,
-            HugeBuffer::allocate(tasks * kReadTaskBytes, "the memory's measurement"));
-  // Written once: pages that were never written are all the same page of zeros.
-  pool.run(tasks, [&](uint32_t task, unsigned) {
-    std::memset(buffer.data() + task * kReadTaskBytes, 1, kReadTaskBytes);
-  });
-  const SystemClock clock;
-  const TimePoint end = clock.now() + kMemoryTime;
-  uint32_t first = 0;
-  double best = 0;
-  do {
+// All threads read what no cache holds.
+class MemoryRate {
+ public:
+  static Result<MemoryRate> create(engine::cpu::ThreadPool& pool) {
+    const uint64_t bytes = std::min(kMemoryBytes, available_memory_bytes() / 8);
+    const auto tasks =
+        std::max(kPassTasks, static_cast<uint32_t>(bytes / kReadTaskBytes / kPassTasks * kPassTasks));
+    SHOAL_TRY(HugeBuffer buffer, HugeBuffer::allocate(tasks * kReadTaskBytes, "the memory's measurement"));
+    // Written once: pages that were never written are all the same page of zeros.
+    pool.run(tasks, [&](uint32_t task, unsigned) {
+      std::memset(buffer.data() + task * kReadTaskBytes, 1, kReadTaskBytes);
+    });
+    return MemoryRate(std::move(buffer), tasks);
+  }
+
+  // One pass in every way that the machine may like.
+  void turn(engine::cpu::ThreadPool& pool) {
     for (const engine::cpu::ReadWay& way : engine::cpu::read_ways()) {
       const double seconds = seconds_of([&] {
         pool.run(kPassTasks, [&](uint32_t task, unsigned) {
-          way.read(buffer.data() + (first + task) % tasks * kReadTaskBytes);
+          way.read(buffer_.data() + (first_ + task) % tasks_ * kReadTaskBytes);
         });
       });
-      best = std::max(best, double{kPassTasks} * kReadTaskBytes / seconds);
-      first = (first + kPassTasks) % tasks;
+      best_ = std::max(best_, double{kPassTasks} * kReadTaskBytes / seconds);
+      first_ = (first_ + kPassTasks) % tasks_;
     }
-  } while (clock.now() < end);
-  return best;
-}
+  }
+  double bytes_per_second() const { return best_; }
 
-Result<cluster::WeightRate> class_rate(const WeightClass& weights, const engine::cpu::Kernels& kernels,
-                                       double memory_bytes_per_second, engine::cpu::ThreadPool& pool) {
-  SHOAL_TRY(const engine::cpu::PackedMatrix matrix,
-            engine::cpu::sample_matrix(weights.sample, kMatrixRows, kMatrixColumns, pool));
-  engine::cpu::Arena arena;
-  engine::cpu::MatrixProduct product(kernels, pool, arena);
-  std::vector<float> input(size_t{kManyRows} * kMatrixColumns), output(size_t{kManyRows} * kMatrixRows);
-  for (size_t i = 0; i < input.size(); ++i) input[i] = static_cast<float>(i % 17) - 8;
-  const engine::cpu::ProductOutput target = {&matrix, output.data()};
-  const auto multiply = [&](uint32_t rows) { product.run(input.data(), rows, kMatrixColumns, {&target, 1}); };
-  const double few_seconds = seconds_of([&] { multiply(kFewRows); });
-  const bool slow = few_seconds * kManyRows / kFewRows > to_seconds(kPrefillTime);
-  const uint32_t rows = slow ? kFewRows : kManyRows;
-  cluster::WeightRate rate;
-  rate.weights = weights.name;
-  rate.prefill_flops_per_second =
-      best_rate(2.0 * kMatrixRows * kMatrixColumns * rows, kPrefillTime, [&] { multiply(rows); });
+ private:
+  MemoryRate(HugeBuffer buffer, uint32_t tasks) : buffer_(std::move(buffer)), tasks_(tasks) {}
+
+  HugeBuffer buffer_;
+  uint32_t tasks_;
+  uint32_t first_ = 0;  // task of the next pass
+  double best_ = 0;
+};
+
+// The kernels multiply a matrix of one class of weights.
+class ClassRate {
+ public:
+  static Result<std::unique_ptr<ClassRate>> create(const WeightClass& weights,
+                                                   const engine::cpu::Kernels& kernels,
+                                                   engine::cpu::ThreadPool& pool) {
+    SHOAL_TRY(engine::cpu::PackedMatrix matrix,
+              engine::cpu::sample_matrix(weights.sample, kMatrixRows, kMatrixColumns, pool));
+    auto rate = std::unique_ptr<ClassRate>(new ClassRate(weights.name, std::move(matrix), kernels, pool));
+    const double few_seconds = seconds_of([&] { rate->multiply(kFewRows); });
+    if (few_seconds * kManyRows / kFewRows < 4 * to_seconds(kPrefillTurn)) rate->rows_ = kManyRows;
+    return rate;
+  }
+
+  void turn() {
+    const double operations = 2.0 * kMatrixRows * kMatrixColumns * rows_;
+    const auto bytes = static_cast<double>(matrix_.bytes());
+    prefill_ = std::max(prefill_, best_rate(operations, kPrefillTurn, [&] { multiply(rows_); }));
+    decode_ = std::max(decode_, best_rate(bytes, kDecodeTurn, [&] { multiply(1); }));
+  }
+
   // This matrix comes from the caches, a model's from memory: whichever is slower bounds decoding.
-  const double cached = best_rate(static_cast<double>(matrix.bytes()), kDecodeTime, [&] { multiply(1); });
-  rate.decode_bytes_per_second = std::min(cached, memory_bytes_per_second);
-  return rate;
-}
+  cluster::WeightRate rate(double memory_bytes_per_second) const {
+    return {std::string(name_), prefill_, std::min(decode_, memory_bytes_per_second)};
+  }
+
+ private:
+  ClassRate(std::string_view name, engine::cpu::PackedMatrix matrix, const engine::cpu::Kernels& kernels,
+            engine::cpu::ThreadPool& pool)
+      : name_(name),
+        matrix_(std::move(matrix)),
+        product_(kernels, pool, arena_),
+        input_(size_t{kManyRows} * kMatrixColumns),
+        output_(size_t{kManyRows} * kMatrixRows) {
+    for (size_t i = 0; i < input_.size(); ++i) input_[i] = static_cast<float>(i % 17) - 8;
+  }
+  void multiply(uint32_t rows) {
+    const engine::cpu::ProductOutput target = {&matrix_, output_.data()};
+    product_.run(input_.data(), rows, kMatrixColumns, {&target, 1});
+  }
+
+  std::string_view name_;
+  engine::cpu::PackedMatrix matrix_;
+  engine::cpu::Arena arena_;
+  engine::cpu::MatrixProduct product_;
+  std::vector<float> input_, output_;
+  uint32_t rows_ = kFewRows;
+  double prefill_ = 0, decode_ = 0;
+};
 
 // As the workers have them: with as many threads as cores, each on its own.
 std::vector<unsigned> cores_for(unsigned threads) {
@@ -136,13 +173,21 @@ Result<MachineFigures> measure_machine(unsigned threads, std::string_view isa) {
   SHOAL_TRY(const engine::cpu::Kernels* kernels, engine::cpu::select_kernels(wanted));
   threads = std::clamp(threads, 1u, limits::kMaxThreads);
   engine::cpu::ThreadPool pool(threads, cores_for(threads));
+  SHOAL_TRY(MemoryRate memory, MemoryRate::create(pool));
+  std::vector<std::unique_ptr<ClassRate>> classes;
+  do {
+    memory.turn(pool);
+    for (size_t i = 0; i < kClasses.size() && (i == 0 || clock.now() < end); ++i) {
+      if (i == classes.size()) {
+        SHOAL_TRY(auto one, ClassRate::create(kClasses[i], *kernels, pool));
+        classes.push_back(std::move(one));
+      }
+      classes[i]->turn();
+    }
+  } while (clock.now() < end);
   MachineFigures figures;
-  SHOAL_TRY(figures.decode_bytes_per_second, memory_rate(pool));
-  for (const WeightClass& weights : kClasses) {
-    if (!figures.weight_rates.empty() && clock.now() >= end) break;
-    SHOAL_TRY(cluster::WeightRate rate, class_rate(weights, *kernels, figures.decode_bytes_per_second, pool));
-    figures.weight_rates.push_back(std::move(rate));
-  }
+  figures.decode_bytes_per_second = memory.bytes_per_second();
+  for (const auto& one : classes) figures.weight_rates.push_back(one->rate(memory.bytes_per_second()));
   figures.prefill_flops_per_second = figures.weight_rates.front().prefill_flops_per_second;
   return figures;
 }
