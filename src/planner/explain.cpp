@@ -162,9 +162,9 @@ std::vector<Cut> with_device(const Problem& problem, std::vector<Group>& groups,
   }
   std::vector<Cut> best;
   double best_seconds = kNever;
-  PassTable table(problem, own, {1, 1});
+  PassTable table(problem, own, main_pass(problem, cuts.size() + 1));
   for (const std::vector<Cut>& order : orders) {
-    std::vector<Cut> tried = cut_in_order(table, order, kNever);
+    std::vector<Cut> tried = best_cut(table, order);
     double seconds = tried.empty() ? kNever : objective_seconds(problem, own, tried);
     if (seconds < best_seconds) best_seconds = seconds, best = std::move(tried);
   }
@@ -184,7 +184,7 @@ std::string left_out_reason(const Problem& problem, const std::vector<Group>& gr
   const std::string& name = problem.classes[c].figures.name;
   if (with.empty()) return fmt::format("left out {}: no placement that uses it fits", name);
   Figures now = figures(problem, groups, best), then = figures(problem, groups, with);
-  double gain = 1 - objective_seconds(problem, then) / objective_seconds(problem, now);
+  double gain = 1 - objective_seconds(problem, groups, with) / objective_seconds(problem, groups, best);
   if (gain >= 0) return fmt::format("left out {}: it would gain {:.1f} %", name, gain * 100);
   switch (problem.options.objective) {
     case Objective::throughput:

@@ -9,6 +9,7 @@ namespace shoal::planner {
 namespace {
 
 constexpr int kBalanceRounds = 12;
+constexpr int kCutRounds = 6;
 
 Pass decode_pass(double rows) {
   return {rows, rows};
@@ -29,6 +30,27 @@ double later_chunks(const Problem& problem) {
 // have had it, but no sooner than the slowest stage has had all parts.
 double round_seconds(const PassSums& sums, double parts) {
   return std::max(sums.seconds, parts * sums.slowest_seconds);
+}
+
+double token_seconds(const Problem& problem, const std::vector<Group>& groups, const std::vector<Cut>& cuts) {
+  return pass_sums(problem, groups, cuts, decode_pass(1)).seconds;
+}
+
+double batch_token_seconds(const Problem& problem, const std::vector<Group>& groups,
+                           const std::vector<Cut>& cuts) {
+  const double users = problem.options.concurrency;
+  double best = kNever;
+  for (uint32_t parts = 1; parts <= std::min<size_t>(problem.options.concurrency, cuts.size()); ++parts) {
+    const PassSums sums = pass_sums(problem, groups, cuts, decode_pass(users / parts));
+    best = std::min(best, round_seconds(sums, parts) / users);
+  }
+  return best;
+}
+
+double first_token_seconds(const Problem& problem, const std::vector<Group>& groups,
+                           const std::vector<Cut>& cuts) {
+  const PassSums chunk = pass_sums(problem, groups, cuts, first_chunk(problem));
+  return chunk.seconds + later_chunks(problem) * chunk.slowest_seconds;
 }
 
 // Searches for one objective. Holds the best so far.
@@ -172,38 +194,58 @@ PassSums pass_sums(const Problem& problem, const std::vector<Group>& groups, con
 }
 
 Figures figures(const Problem& problem, const std::vector<Group>& groups, const std::vector<Cut>& cuts) {
-  Figures result;
-  result.token_seconds = pass_sums(problem, groups, cuts, decode_pass(1)).seconds;
-  PassSums chunk = pass_sums(problem, groups, cuts, first_chunk(problem));
-  result.first_token_seconds = chunk.seconds + later_chunks(problem) * chunk.slowest_seconds;
-  const double users = problem.options.concurrency;
-  result.batch_token_seconds = kNever;
-  for (uint32_t parts = 1; parts <= std::min<size_t>(problem.options.concurrency, cuts.size()); ++parts) {
-    PassSums sums = pass_sums(problem, groups, cuts, decode_pass(users / parts));
-    result.batch_token_seconds = std::min(result.batch_token_seconds, round_seconds(sums, parts) / users);
-  }
-  return result;
-}
-
-double objective_seconds(const Problem& problem, const Figures& figures) {
-  switch (problem.options.objective) {
-    case Objective::latency:
-      return figures.token_seconds;
-    case Objective::throughput:
-      return figures.batch_token_seconds;
-    case Objective::ttft:
-      return figures.first_token_seconds;
-  }
-  return figures.token_seconds;
+  return {token_seconds(problem, groups, cuts), batch_token_seconds(problem, groups, cuts),
+          first_token_seconds(problem, groups, cuts)};
 }
 
 double objective_seconds(const Problem& problem, const std::vector<Group>& groups,
                          const std::vector<Cut>& cuts) {
-  return objective_seconds(problem, figures(problem, groups, cuts));
+  switch (problem.options.objective) {
+    case Objective::latency:
+      return token_seconds(problem, groups, cuts);
+    case Objective::throughput:
+      return batch_token_seconds(problem, groups, cuts);
+    case Objective::ttft:
+      return first_token_seconds(problem, groups, cuts);
+  }
+  return kNever;
 }
 
 Optimum optimise(const Problem& problem, const GroupSet& set, Strategy strategy, uint64_t work) {
   return Optimiser(problem, set, strategy, work).run();
+}
+
+Pass main_pass(const Problem& problem, size_t stages) {
+  switch (problem.options.objective) {
+    case Objective::latency:
+      return decode_pass(1);
+    case Objective::throughput:
+      return decode_pass(static_cast<double>(problem.options.concurrency) /
+                         static_cast<double>(std::min<size_t>(problem.options.concurrency, stages)));
+    case Objective::ttft:
+      return first_chunk(problem);
+  }
+  return decode_pass(1);
+}
+
+std::vector<Cut> best_cut(const PassTable& table, const std::vector<Cut>& order) {
+  const Problem& problem = table.problem();
+  std::vector<Cut> best = cut_in_order(table, order, kNever);
+  if (best.empty() || problem.options.objective == Objective::latency) return best;
+  double best_seconds = objective_seconds(problem, table.groups(), best);
+  double low = 0, high = pass_sums(problem, table.groups(), best, table.pass()).slowest_seconds;
+  for (int round = 0; round < kCutRounds; ++round) {
+    const double middle = (low + high) / 2;
+    std::vector<Cut> tried = cut_in_order(table, order, middle);
+    if (tried.empty()) {
+      low = middle;
+      continue;
+    }
+    high = middle;
+    const double seconds = objective_seconds(problem, table.groups(), tried);
+    if (seconds < best_seconds) best_seconds = seconds, best = std::move(tried);
+  }
+  return best;
 }
 
 std::vector<Cut> balanced(const Problem& problem, const std::vector<Group>& groups,

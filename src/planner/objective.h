@@ -25,7 +25,6 @@ PassSums pass_sums(const Problem& problem, const std::vector<Group>& groups, con
                    Pass pass);
 Figures figures(const Problem& problem, const std::vector<Group>& groups, const std::vector<Cut>& cuts);
 // Of these, the one that Problem::options.objective names: less is better.
-double objective_seconds(const Problem& problem, const Figures& figures);
 double objective_seconds(const Problem& problem, const std::vector<Group>& groups,
                          const std::vector<Cut>& cuts);
 
@@ -38,6 +37,12 @@ struct Optimum {
 
 // `work` bounds the steps of the inner loops over all sweeps together.
 Optimum optimise(const Problem& problem, const GroupSet& set, Strategy strategy, uint64_t work);
+
+// The pass that the objective is mostly about, in a placement of so many stages.
+Pass main_pass(const Problem& problem, size_t stages);
+// A good cut for the objective of these groups in this order: the least sum, or one that evens stages out.
+// Empty when none fits. `table` is of main_pass().
+std::vector<Cut> best_cut(const PassTable& table, const std::vector<Cut>& order);
 
 // The same groups in the same order, cut so that the slowest stage is as fast as possible while the objective
 // loses at most `slack` (a fraction): where the cut hardly matters to one user, an even one serves several
