@@ -83,6 +83,7 @@ class StreamLink final : public Link {
 
   void keep();
   void keep_watch(std::unique_lock<std::mutex>& lock, TimePoint now);
+  static void lock_beside_driver(std::unique_lock<std::mutex>& lock);
   void exchange_heartbeats(TimePoint now);
   void read_heartbeats();
   void wake_keeper() { signal(wake_.first); }
@@ -327,10 +328,23 @@ void StreamLink::keep_watch(std::unique_lock<std::mutex>& lock, TimePoint now) {
   }
   lock.unlock();
   ::poll(watched.data(), watched.size(), poll_milliseconds(until));
-  lock.lock();
+  lock_beside_driver(lock);
   keeper_blind_ = false;
   if (watched[0].revents != 0) drain(wake_.second);
   if (watched[2].revents != 0 && !driver_) stream_->woken();
+}
+
+// A driver that spins holds the lock nearly always and takes it back at once. To queue for it would cost the
+// driver a system call each time, and the keeper would still not get it; so it only tries.
+void StreamLink::lock_beside_driver(std::unique_lock<std::mutex>& lock) {
+  constexpr int kTriesInARow = 50;
+  for (int tries = 1; !lock.try_lock(); ++tries) {
+    if (tries % kTriesInARow != 0) {
+      relax_processor();
+    } else {
+      std::this_thread::sleep_for(kNap);
+    }
+  }
 }
 
 void StreamLink::exchange_heartbeats(TimePoint now) {
