@@ -180,8 +180,8 @@ std::vector<Cut> with_device(const Problem& problem, std::vector<Group>& groups,
 }
 
 std::string left_out_reason(const Problem& problem, const std::vector<Group>& groups,
-                            const std::vector<Cut>& best, const std::vector<Cut>& with, uint16_t c) {
-  const std::string& name = problem.classes[c].figures.name;
+                            const std::vector<Cut>& best, const std::vector<Cut>& with, uint16_t c,
+                            const std::string& name) {
   if (with.empty()) return fmt::format("left out {}: no placement that uses it fits", name);
   Figures now = figures(problem, groups, best), then = figures(problem, groups, with);
   double gain = 1 - objective_seconds(problem, groups, with) / objective_seconds(problem, groups, best);

@@ -23,8 +23,9 @@ std::string wire_reason(const Placement& placement, WireFormat wire);
 // more of some stage. Empty cuts: none fits. May add groups.
 std::vector<Cut> with_device(const Problem& problem, std::vector<Group>& groups, const std::vector<Cut>& cuts,
                              uint16_t c);
-// Why a device of class `c` was left out, told from the best placement with it.
+// Why the device `name` of class `c` was left out, told from the best placement with it.
 std::string left_out_reason(const Problem& problem, const std::vector<Group>& groups,
-                            const std::vector<Cut>& best, const std::vector<Cut>& with, uint16_t c);
+                            const std::vector<Cut>& best, const std::vector<Cut>& with, uint16_t c,
+                            const std::string& name);
 
 }  // namespace shoal::planner

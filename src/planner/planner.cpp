@@ -251,8 +251,8 @@ class Finder {
   std::vector<Found> found_;
 };
 
-void explain_left_out(const Problem& problem, std::vector<Group>& groups, const std::vector<Cut>& cuts,
-                      std::vector<std::string>& reasons) {
+void explain_left_out(const Problem& problem, const std::vector<Device>& devices, std::vector<Group>& groups,
+                      const std::vector<Cut>& cuts, std::vector<std::string>& reasons) {
   std::vector<uint32_t> taken(problem.classes.size(), 0);
   for (const Cut& cut : cuts)
     for (uint16_t member : groups[cut.group].members) ++taken[member];
@@ -265,7 +265,8 @@ void explain_left_out(const Problem& problem, std::vector<Group>& groups, const 
       continue;
     }
     std::vector<Cut> with = with_device(problem, groups, cuts, c);
-    std::string reason = left_out_reason(problem, groups, cuts, with, c);
+    const std::string& name = devices[problem.classes[c].devices[taken[c]]].name;
+    std::string reason = left_out_reason(problem, groups, cuts, with, c, name);
     if (left > 1) reason += fmt::format(" (and {} like it)", left - 1);
     reasons.push_back(std::move(reason));
   }
@@ -317,7 +318,7 @@ Result<std::vector<Placement>> plan(const std::vector<Device>& devices, const st
     if (std::string reason = wire_reason(placement, options.wire); !reason.empty())
       placement.reasons.push_back(std::move(reason));
     if (placements.empty()) {
-      explain_left_out(problem, finder.groups(), cuts, placement.reasons);
+      explain_left_out(problem, devices, finder.groups(), cuts, placement.reasons);
     } else {
       placement.reasons.push_back(fmt::format("takes {:.0f} % longer than the first placement",
                                               (each.seconds / found.front().seconds - 1) * 100));

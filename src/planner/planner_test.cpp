@@ -40,6 +40,19 @@ TEST(Planner, OneNodeIsPreferredWhenItHoldsTheModel) {
   })) << reasons.back();
 }
 
+TEST(Planner, OfEqualNodesThoseThatAreLeftOutAreNamed) {
+  std::vector<Device> devices;
+  for (int i = 0; i < 4; ++i) devices.push_back(device(fmt::format("n{}", i), 500 * kMiB, 9e9));
+  auto placements = plan(devices, {}, even_model(8, 100 * kMiB), small_context());
+  ASSERT_TRUE(placements.has_value());
+  ASSERT_EQ(placements->front().stages.size(), 2u);
+  EXPECT_EQ(placements->front().stages[0].node, "id-n0");
+  EXPECT_EQ(placements->front().stages[1].node, "id-n1");
+  const std::string& reason = placements->front().reasons.back();
+  EXPECT_TRUE(reason.starts_with("left out n2: ")) << reason;
+  EXPECT_TRUE(reason.ends_with(" (and 1 like it)")) << reason;
+}
+
 TEST(Planner, MinimumNodesIsHonouredAndEveryStageHasALayer) {
   PlanOptions options = small_context();
   options.minimum_nodes = 3;
