@@ -38,7 +38,12 @@ struct Answered {
 
 Result<Answered> call(const SocketAddress& address, const Hello& hello, const std::string& peer,
                       TimePoint deadline) {
-  SHOAL_TRY(FileDescriptor socket, connect_tcp(address, std::min(deadline, now() + kConnectTimeout)));
+  auto connected = connect_tcp(address, std::min(deadline, now() + kConnectTimeout));
+  if (!connected) {
+    return fail(connected.error().code,
+                fmt::format("rank {}: {}", hello.credentials.peer_rank, connected.error().message));
+  }
+  FileDescriptor socket = *std::move(connected);
   SHOAL_TRY(Hello answer, introduce(socket, hello, peer, std::min(deadline, now() + kHandshakeTimeout)));
   return Answered{std::move(socket), std::move(answer)};
 }

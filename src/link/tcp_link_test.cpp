@@ -112,6 +112,7 @@ TEST_F(TcpListening, NobodyThereIsUnavailableAtTheDeadline) {
       connect_tcp_link({SocketAddress::parse("127.0.0.1", nobody).value()}, kCaller, in(milliseconds(250)));
   ASSERT_FALSE(link);
   EXPECT_EQ(link.error().code, ErrorCode::unavailable);
+  EXPECT_NE(link.error().message.find("rank 1"), std::string::npos) << link.error().message;
   auto accepted = listener.accept(kListener, in(milliseconds(50)));
   ASSERT_FALSE(accepted);
   EXPECT_EQ(accepted.error().code, ErrorCode::timeout);
