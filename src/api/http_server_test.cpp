@@ -287,12 +287,20 @@ TEST_F(Server, ChecksAccessBeforeTheBody) {
 
 TEST_F(Server, PlacesAndStopsModels) {
   start();
-  EXPECT_THAT(ask(post("/v1/placements?preview", R"({"model":"echo","min_nodes":3,"context":512})"), "}"),
+  EXPECT_THAT(ask(post("/v1/placements?preview", R"({"model":"echo","min_nodes":3,"context":512,"strategy":"tensor",
+                       "objective":"throughput","wire":"bf16","concurrency":8})"),
+                  "}"),
               StartsWith("HTTP/1.1 200"));
   const auto placed = on_loop([this] { return service_.placed.at(0); });
   EXPECT_TRUE(placed.preview);
   EXPECT_EQ(placed.minimum_nodes, 3U);
   EXPECT_EQ(placed.context_tokens, 512U);
+  EXPECT_EQ(placed.strategy, planner::Strategy::tensor);
+  EXPECT_EQ(placed.objective, planner::Objective::throughput);
+  EXPECT_EQ(placed.wire, planner::WireFormat::bf16);
+  EXPECT_EQ(placed.concurrency, 8U);
+  EXPECT_THAT(ask(post("/v1/placements", R"({"model":"echo","strategy":"best"})"), "}}"),
+              HasSubstr("must be one of auto, pipeline, tensor, hybrid, not 'best'"));
   EXPECT_THAT(ask(post("/v1/placements", R"({"model":"huge"})"), "}}"), HasSubstr("9 GiB"));
   EXPECT_THAT(ask(post("/v1/placements", R"({"modle":"huge"})"), "}}"), StartsWith("HTTP/1.1 400"));
   EXPECT_THAT(ask("GET /v1/instances/i1 HTTP/1.1\r\nHost: localhost\r\n\r\n", "}"),

@@ -68,6 +68,12 @@ int run_place(const PlaceCommand& command) {
   body["preview"] = command.preview;
   body["min_nodes"] = command.minimum_nodes;
   if (command.context_tokens) body["context"] = *command.context_tokens;
+  if (command.concurrency) body["concurrency"] = *command.concurrency;
+  for (const auto& [name, choice] : {std::pair("strategy", &command.strategy),
+                                     {"objective", &command.objective},
+                                     {"wire", &command.wire}}) {
+    if (!choice->empty()) body[name] = *choice;
+  }
   std::optional<LoadingLine> loading;
   if (!command.preview) loading.emplace(*client, model_argument(command.model));
   const auto answer = client->json("POST", "/v1/placements", to_text(body));

@@ -5,6 +5,7 @@
 #include "base/limits.h"
 #include "cli/command_line.h"
 #include "cli/flags.h"
+#include "planner/names.h"
 
 namespace shoal::cli {
 namespace {
@@ -16,6 +17,13 @@ void add_list_command(CLI::App& app, int& exit_code, const std::string& name, co
   add_ask_flags(*command, *options);
   add_json_flag(*command, options->json);
   command->callback([options, run, &exit_code] { exit_code = run(*options); });
+}
+
+template <size_t count>
+void add_choice(CLI::App& command, const char* flag, std::string& choice,
+                const std::array<std::string_view, count>& names, const char* help) {
+  with_twin(command.add_option(flag, choice, help))
+      ->check(CLI::IsMember(std::vector<std::string>(names.begin(), names.end())));
 }
 
 void add_place(CLI::App& app, int& exit_code) {
@@ -31,6 +39,16 @@ void add_place(CLI::App& app, int& exit_code) {
   with_twin(command->add_option("--context", place->context_tokens, "Tokens of context to hold"))
       ->check(within(uint64_t{1}, limits::kMaxContextTokens))
       ->type_name("N");
+  with_twin(command->add_option("--concurrency", place->concurrency, "Conversations at once to plan for"))
+      ->check(within(uint64_t{1}, limits::kMaxActiveSequences))
+      ->type_name("N");
+  add_choice(*command, "--strategy", place->strategy, planner::kStrategyNames,
+             "How nodes share the model: 'pipeline' gives each some layers, 'tensor' a part of every layer, "
+             "'hybrid' both; 'auto' takes the fastest that gives a single node's tokens");
+  add_choice(*command, "--objective", place->objective, planner::kObjectiveNames,
+             "What to plan for: tokens/s of one user, of all together, or the first token");
+  add_choice(*command, "--wire", place->wire, planner::kWireFormatNames,
+             "Of what passes between stages: 'f32' is exact, 'bf16' half the bytes");
   add_ask_flags(*command, place->ask);
   add_json_flag(*command, place->ask.json);
   command->callback([place, &exit_code] { exit_code = run_place(*place); });

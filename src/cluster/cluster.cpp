@@ -45,7 +45,7 @@ struct Cluster::State {
                    [&](const SendMessage& one) { bus.send(one.receiver, one.topic, as_bytes(one.payload)); },
                    [&](const StartWorker& one) { effects.start_worker(one.instance, one.rank); },
                    [&](const ConnectWorker& one) {
-                     effects.connect_worker(one.worker.instance, one.worker.epoch, one.worker.rank,
+                     effects.connect_worker(one.worker.instance, one.worker.epoch, one.worker.rank, one.peer,
                                             one.addresses, one.port);
                    },
                    [&](const StopWorker& one) {

@@ -24,9 +24,9 @@ class WorldEffects {
  public:
   virtual ~WorldEffects() = default;
   virtual void start_worker(const InstanceFact& instance, uint32_t rank) = 0;
-  virtual void connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank,
-                              const std::vector<std::string>& addresses,
-                              uint16_t port) = 0;  // of the next rank
+  // `peer`: a rank that this one is to call, with its node's addresses.
+  virtual void connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank, uint32_t peer,
+                              const std::vector<std::string>& addresses, uint16_t port) = 0;
   virtual void stop_worker(const std::string& instance, uint32_t epoch, uint32_t rank) = 0;
   // The owner's world is complete, or not any more. `instance_down` carries why (typed, for the clients) and
   // comes only after `instance_up`.

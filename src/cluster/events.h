@@ -81,9 +81,10 @@ struct StartWorker {
   InstanceFact instance;
   uint32_t rank = 0;
 };
-struct ConnectWorker {
+struct ConnectWorker {  // once for each rank that it calls
   WorkerKey worker;
-  std::vector<std::string> addresses;  // of the next rank's node
+  uint32_t peer = 0;                   // the rank that is called
+  std::vector<std::string> addresses;  // of its node
   uint16_t port = 0;
 };
 struct StopWorker {

@@ -6,6 +6,7 @@
 
 #include "base/limits.h"
 #include "cluster/fact_fields.h"
+#include "planner/names.h"
 
 namespace shoal::cluster {
 namespace {
@@ -55,31 +56,36 @@ Result<WorkerFact> worker_fact(const JsonObject& object) {
   return worker;
 }
 
-Result<StageFact> stage_fact(const JsonObject& object) {
-  StageFact stage;
-  SHOAL_TRY(stage.node, id(object, "node"));
-  SHOAL_TRY(stage.first_layer, integer<uint32_t>(object, "first_layer"));
-  SHOAL_TRY(stage.end_layer, integer<uint32_t>(object, "end_layer"));
-  SHOAL_TRY(stage.memory_bytes, integer<uint64_t>(object, "memory_bytes", kMaxBytes));
-  return stage;
+Result<RankFact> rank_fact(const JsonObject& object) {
+  RankFact rank;
+  SHOAL_TRY(rank.node, id(object, "node"));
+  SHOAL_TRY(rank.first_layer, integer<uint32_t>(object, "first_layer"));
+  SHOAL_TRY(rank.end_layer, integer<uint32_t>(object, "end_layer"));
+  SHOAL_TRY(rank.memory_bytes, integer<uint64_t>(object, "memory_bytes", kMaxBytes));
+  SHOAL_TRY(rank.share, integer<uint32_t>(object, "share", kWholeShare));
+  return rank;
 }
 
-// The stages of a fact that is live must cut all layers, each node once.
-Result<> check_stages(const InstanceFact& fact) {
-  uint32_t next = 0;
-  for (size_t rank = 0; rank < fact.stages.size(); ++rank) {
-    const StageFact& stage = fact.stages[rank];
-    auto same_node = [&](const StageFact& other) { return other.node == stage.node; };
-    if (stage.first_layer != next || stage.end_layer <= next ||
-        std::count_if(fact.stages.begin(), fact.stages.end(), same_node) != 1) {
+// The stages must cut all layers, each node serve one rank, and a stage be the work of few.
+Result<> check_ranks(const InstanceFact& fact) {
+  uint32_t first = 0, end = 0, together = 0;
+  for (size_t index = 0; index < fact.ranks.size(); ++index) {
+    const RankFact& rank = fact.ranks[index];
+    const bool joins = index > 0 && rank.first_layer == first && rank.end_layer == end;
+    const bool follows = rank.first_layer == end && rank.end_layer > end;
+    together = joins ? together + 1 : 1;
+    auto same_node = [&](const RankFact& other) { return other.node == rank.node; };
+    if ((!joins && !follows) || together > kMaxStageRanks || rank.share == 0 ||
+        std::ranges::count_if(fact.ranks, same_node) != 1) {
       return fail(ErrorCode::malformed,
-                  fmt::format("stage {} of instance {} does not follow the one before", rank, fact.id));
+                  fmt::format("rank {} of instance {} does not follow the one before", index, fact.id));
     }
-    next = stage.end_layer;
+    first = rank.first_layer;
+    end = rank.end_layer;
   }
-  if (fact.stages.empty() || next != fact.layer_count) {
-    return fail(ErrorCode::malformed, fmt::format("the stages of instance {} cover {} of {} layers", fact.id,
-                                                  next, fact.layer_count));
+  if (fact.ranks.empty() || end != fact.layer_count) {
+    return fail(ErrorCode::malformed, fmt::format("the ranks of instance {} cover {} of {} layers", fact.id,
+                                                  end, fact.layer_count));
   }
   return {};
 }
@@ -169,12 +175,13 @@ JsonObject to_json(const NodeFact& fact) {
 }
 
 JsonObject to_json(const InstanceFact& fact) {
-  JsonArray stages;
-  for (const StageFact& stage : fact.stages) {
-    stages.push_back(JsonObject{{"node", stage.node},
-                                {"first_layer", number(stage.first_layer)},
-                                {"end_layer", number(stage.end_layer)},
-                                {"memory_bytes", number(stage.memory_bytes)}});
+  JsonArray ranks;
+  for (const RankFact& rank : fact.ranks) {
+    ranks.push_back(JsonObject{{"node", rank.node},
+                               {"first_layer", number(rank.first_layer)},
+                               {"end_layer", number(rank.end_layer)},
+                               {"memory_bytes", number(rank.memory_bytes)},
+                               {"share", number(rank.share)}});
   }
   JsonObject object{{"id", fact.id},
                     {"model", fact.model},
@@ -182,12 +189,13 @@ JsonObject to_json(const InstanceFact& fact) {
                     {"epoch", number(fact.epoch)},
                     {"owner", fact.owner},
                     {"state", to_string(fact.state)},
-                    {"stages", std::move(stages)},
+                    {"ranks", std::move(ranks)},
                     {"layer_count", number(fact.layer_count)},
                     {"context_tokens", number(fact.context_tokens)},
                     {"kv_page_tokens", number(fact.kv_page_tokens)},
                     {"kv_page_count", number(fact.kv_page_count)},
                     {"state_slots", number(fact.state_slots)},
+                    {"wire", planner::to_string(fact.wire)},
                     {"secret", fact.secret},
                     {"predicted_tokens_per_second", fact.predicted_tokens_per_second}};
   if (fact.error) object["error"] = to_json(*fact.error);
@@ -226,16 +234,17 @@ Result<InstanceFact> instance_fact_from_json(const JsonObject& object) {
   SHOAL_TRY(fact.owner, id(object, "owner"));
   SHOAL_TRY(fact.state, state<InstanceState>(object, "state", kInstanceStates));
   SHOAL_TRY(fact.error, optional_error(object));
-  SHOAL_TRY(fact.stages,
-            list<StageFact>(object, "stages", limits::kMaxNodes, of_object<StageFact>("stages", stage_fact)));
+  SHOAL_TRY(fact.ranks,
+            list<RankFact>(object, "ranks", limits::kMaxNodes, of_object<RankFact>("ranks", rank_fact)));
   SHOAL_TRY(fact.layer_count, integer<uint32_t>(object, "layer_count", limits::kMaxLayers));
   SHOAL_TRY(fact.context_tokens, integer<uint32_t>(object, "context_tokens", limits::kMaxContextTokens));
   SHOAL_TRY(fact.kv_page_tokens, integer<uint32_t>(object, "kv_page_tokens", limits::kMaxContextTokens));
   SHOAL_TRY(fact.kv_page_count, integer<uint32_t>(object, "kv_page_count"));
   SHOAL_TRY(fact.state_slots, integer<uint32_t>(object, "state_slots", limits::kMaxActiveSequences));
+  SHOAL_TRY(fact.wire, state<planner::WireFormat>(object, "wire", planner::kWireFormatNames));
   SHOAL_TRY(fact.secret, text(object, "secret"));
   SHOAL_TRY(fact.predicted_tokens_per_second, measure(object, "predicted_tokens_per_second"));
-  SHOAL_TRY_VOID(check_stages(fact));
+  SHOAL_TRY_VOID(check_ranks(fact));
   return fact;
 }
 

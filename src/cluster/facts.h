@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "cluster/bus.h"
 #include "cluster/measured_facts.h"
+#include "planner/planner.h"
 
 namespace shoal::cluster {
 
@@ -47,18 +48,21 @@ struct NodeFact {
   double decode_bytes_per_second = 0;   // measured; 0: not yet
   double prefill_flops_per_second = 0;  // measured, of weights of 8 bits; 0: not yet
   std::vector<WeightRate> weight_rates;
-  std::vector<LinkFact> links;          // from this node to others
-  uint16_t probe_port = 0;              // where others measure their links to it; 0: nowhere
-  std::vector<std::string> addresses;   // numeric, where peers reach this node's workers, best first
+  std::vector<LinkFact> links;         // from this node to others
+  uint16_t probe_port = 0;             // where others measure their links to it; 0: nowhere
+  std::vector<std::string> addresses;  // numeric, where peers reach this node's workers, best first
   std::vector<HeldModel> models;
   std::vector<WorkerFact> workers;
 };
 
-struct StageFact {
+// One rank of an instance. Ranks that follow each other and have the same layers share their stage: each
+// holds a part of every matrix (world.h says who talks to whom).
+struct RankFact {
   NodeId node;
   uint32_t first_layer = 0;
   uint32_t end_layer = 0;
   uint64_t memory_bytes = 0;  // predicted
+  uint32_t share = 1000;      // of the stage's work, of kWholeShare
 };
 
 enum class InstanceState : uint8_t { loading, ready, failed, stopped };
@@ -71,16 +75,20 @@ struct InstanceFact {
   uint32_t epoch = 0;  // a message or worker of an older epoch is dropped
   NodeId owner;
   InstanceState state = InstanceState::loading;
-  std::optional<Error> error;     // when failed
-  std::vector<StageFact> stages;  // pipeline order; rank r is stages[r]
+  std::optional<Error> error;   // when failed
+  std::vector<RankFact> ranks;  // stage by stage, in pipeline order
   uint32_t layer_count = 0;
   uint32_t context_tokens = 0;
   uint32_t kv_page_tokens = 0;
   uint32_t kv_page_count = 0;  // the same on every stage
   uint32_t state_slots = 0;    // sequences alive at once, where layers keep a recurrent state; else 0
-  std::string secret;          // for the Links of this epoch
+  planner::WireFormat wire = planner::WireFormat::f32;  // of hidden rows between stages
+  std::string secret;                                   // for the Links of this epoch
   double predicted_tokens_per_second = 0;
 };
+
+inline constexpr uint32_t kWholeShare = 1000;  // see RankFact
+inline constexpr uint32_t kMaxStageRanks = 8;  // collectives of more are no gain
 
 // 16 lower-case hexadecimal digits: what a NodeId, and an instance's id, must look like.
 bool is_id(std::string_view text);

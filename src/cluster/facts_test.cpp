@@ -1,5 +1,6 @@
 #include "cluster/facts.h"
 
+#include <fmt/format.h>
 #include <functional>
 #include <gtest/gtest.h>
 #include <random>
@@ -35,12 +36,15 @@ InstanceFact full_instance() {
   fact.owner = "0123456789abcdef";
   fact.state = InstanceState::failed;
   fact.error = Error{ErrorCode::unavailable, "node beta left", ""};
-  fact.stages = {{"0123456789abcdef", 0, 3, 1000}, {"00000000000000aa", 3, 4, 500}};
+  fact.ranks = {{"0123456789abcdef", 0, 3, 1000, 600},
+                {"00000000000000bb", 0, 3, 800, 400},
+                {"00000000000000aa", 3, 4, 500}};
   fact.layer_count = 4;
   fact.context_tokens = 4096;
   fact.kv_page_tokens = 32;
   fact.kv_page_count = 128;
   fact.state_slots = 16;
+  fact.wire = planner::WireFormat::bf16;
   fact.secret = "s3cret";
   fact.predicted_tokens_per_second = 12.5;
   return fact;
@@ -130,14 +134,25 @@ TEST(Facts, ThatBreakTheirFormAreErrors) {
   auto instance_changes = std::vector<std::function<void(JsonObject&)>>{
       [](JsonObject& fact) { fact["state"] = "asleep"; },
       [](JsonObject& fact) { fact.erase("state"); },
-      [](JsonObject& fact) { fact["stages"] = JsonArray{}; },
-      [](JsonObject& fact) { fact["stages"] = JsonArray(300, fact["stages"].as_array()[0]); },
-      [](JsonObject& fact) { fact["stages"].as_array().pop_back(); },
-      [](JsonObject& fact) { fact["stages"].as_array()[1].as_object()["first_layer"] = 2; },
-      [](JsonObject& fact) { fact["stages"].as_array()[1].as_object()["end_layer"] = 3; },
-      [](JsonObject& fact) { fact["stages"].as_array()[1].as_object()["node"] = "0123456789abcdef"; },
+      [](JsonObject& fact) { fact["ranks"] = JsonArray{}; },
+      [](JsonObject& fact) { fact["ranks"] = JsonArray(300, fact["ranks"].as_array()[0]); },
+      [](JsonObject& fact) { fact["ranks"].as_array().pop_back(); },
+      [](JsonObject& fact) { fact["ranks"].as_array()[1].as_object()["first_layer"] = 2; },
+      [](JsonObject& fact) { fact["ranks"].as_array()[1].as_object()["end_layer"] = 2; },
+      [](JsonObject& fact) { fact["ranks"].as_array()[2].as_object()["first_layer"] = 0; },
+      [](JsonObject& fact) { fact["ranks"].as_array()[1].as_object()["share"] = 0; },
+      [](JsonObject& fact) { fact["ranks"].as_array()[1].as_object()["share"] = 1001; },
+      [](JsonObject& fact) {  // nine of one stage
+        JsonArray& ranks = fact["ranks"].as_array();
+        for (int i = 0; i < 7; ++i) {
+          ranks.insert(ranks.begin() + 1, ranks[1]);
+          ranks[1].as_object()["node"] = fmt::format("{:016x}", i + 1);
+        }
+      },
+      [](JsonObject& fact) { fact["ranks"].as_array()[1].as_object()["node"] = "0123456789abcdef"; },
       [](JsonObject& fact) { fact["layer_count"] = 5; },
       [](JsonObject& fact) { fact["epoch"] = 1ll << 40; },
+      [](JsonObject& fact) { fact["wire"] = "f8"; },
       [](JsonObject& fact) { fact["error"] = "text"; },
   };
   for (size_t i = 0; i < instance_changes.size(); ++i)

@@ -36,7 +36,7 @@ void InstanceOwner::remember(const std::string& instance, const Error& why) {
 }
 
 std::string InstanceOwner::rank_text(const InstanceFact& fact, uint32_t rank) const {
-  return fmt::format("rank {} of {} on node {}", rank, fact.model, view_.name_of(fact.stages[rank].node));
+  return fmt::format("rank {} of {} on node {}", rank, fact.model, view_.name_of(fact.ranks[rank].node));
 }
 
 Result<> InstanceOwner::own(InstanceFact fact, TimePoint now, Actions& out) {
@@ -45,7 +45,7 @@ Result<> InstanceOwner::own(InstanceFact fact, TimePoint now, Actions& out) {
       std::find_if(ended_.begin(), ended_.end(), [&](const auto& one) { return one.first == fact.id; });
   if (ended != ended_.end()) return std::unexpected(ended->second);
   // Steps go in at stage 0, so its node is the one that can drive them.
-  bool ours = fact.owner == view_.self_id() && fact.stages.front().node == fact.owner;
+  bool ours = fact.owner == view_.self_id() && fact.ranks.front().node == fact.owner;
   if (!ours || fact.state != InstanceState::loading || fact.epoch == 0) {
     return fail(ErrorCode::invalid_argument, fmt::format("instance {} is not for this node to own", fact.id));
   }
@@ -54,8 +54,8 @@ Result<> InstanceOwner::own(InstanceFact fact, TimePoint now, Actions& out) {
     refusal = {ErrorCode::limit_exceeded, fmt::format("node {} owns 64 instances already", view_.self().name),
                ""};
   }
-  for (uint32_t rank = 0; rank < fact.stages.size(); ++rank) {
-    if (!view_.node(fact.stages[rank].node)) {
+  for (uint32_t rank = 0; rank < fact.ranks.size(); ++rank) {
+    if (!view_.node(fact.ranks[rank].node)) {
       refusal = {ErrorCode::unavailable, rank_text(fact, rank) + " cannot start: the node is not here", ""};
     }
   }
@@ -63,7 +63,7 @@ Result<> InstanceOwner::own(InstanceFact fact, TimePoint now, Actions& out) {
     remember(fact.id, refusal);
     return std::unexpected(refusal);
   }
-  owned_[fact.id] = Owned{false, now, std::vector<Rank>(fact.stages.size())};
+  owned_[fact.id] = Owned{false, now, std::vector<Rank>(fact.ranks.size())};
   publish(fact, out);
   std::string id = fact.id;
   view_.own_instances().insert_or_assign(id, std::move(fact));
@@ -94,7 +94,7 @@ void InstanceOwner::end(InstanceFact& fact, InstanceState state, const Error& wh
 
 std::optional<Error> InstanceOwner::check_rank(const InstanceFact& fact, uint32_t rank, Owned& owned,
                                                TimePoint now) {
-  const NodeId& node = fact.stages[rank].node;
+  const NodeId& node = fact.ranks[rank].node;
   Rank& known = owned.ranks[rank];
   if (!view_.is_member(node)) {
     return Error{ErrorCode::unavailable,
@@ -123,7 +123,7 @@ std::optional<Error> InstanceOwner::check(const InstanceFact& fact, Owned& owned
     return Error{ErrorCode::conflict,
                  fmt::format("node {} owns a newer epoch of the instance", view_.name_of(winner->owner)), ""};
   }
-  for (uint32_t rank = 0; rank < fact.stages.size(); ++rank) {
+  for (uint32_t rank = 0; rank < fact.ranks.size(); ++rank) {
     if (auto error = check_rank(fact, rank, owned, now)) return error;
   }
   if (fact.state != InstanceState::loading || now - owned.moved_at < kNoProgressLimit) return std::nullopt;

@@ -132,7 +132,10 @@ Result<InstanceFact> Reducer::propose(const PlaceAsked& asked) const {
   fact.epoch = 1;
   fact.owner = best.stages.front().node;
   for (const planner::StagePlan& stage : best.stages) {
-    fact.stages.push_back({stage.node, stage.first_layer, stage.end_layer, stage.memory_bytes});
+    for (const planner::RankPlan& rank : stage.ranks) {
+      fact.ranks.push_back(
+          {rank.node, stage.first_layer, stage.end_layer, rank.memory_bytes, rank.share_per_mille});
+    }
   }
   fact.layer_count = request.layer_count;
   fact.context_tokens = request.options.context_tokens;
@@ -143,6 +146,7 @@ Result<InstanceFact> Reducer::propose(const PlaceAsked& asked) const {
     return fail(ErrorCode::limit_exceeded, fmt::format("{} KV pages are too many", pages));
   fact.kv_page_count = static_cast<uint32_t>(pages);
   fact.state_slots = request.options.state_slots;
+  fact.wire = request.options.wire;
   fact.secret = asked.secret;
   fact.predicted_tokens_per_second = best.tokens_per_second;
   // Our own fact must pass the same gate at every other node.

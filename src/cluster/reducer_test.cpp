@@ -40,7 +40,7 @@ InstanceFact instance(const NodeId& owner, std::vector<NodeId> nodes,
   fact.epoch = 1;
   fact.owner = owner;
   fact.state = state;
-  for (uint32_t i = 0; i < nodes.size(); ++i) fact.stages.push_back({nodes[i], i, i + 1, 100});
+  for (uint32_t i = 0; i < nodes.size(); ++i) fact.ranks.push_back({nodes[i], i, i + 1, 100});
   fact.layer_count = static_cast<uint32_t>(nodes.size());
   return fact;
 }
@@ -297,7 +297,7 @@ TEST(Reducer, MemoryThatIsPromisedIsNotPromisedTwice) {
   PlaceRequest large = request();
   EXPECT_EQ(bench.reducer.preview(large)->front().stages.size(), 1u);
   InstanceFact loading = instance(kBeta, {kBeta, kSelf});
-  loading.stages[0].memory_bytes = 350;
+  loading.ranks[0].memory_bytes = 350;
   bench.hear(loading);
   large.options.only_nodes = {kBeta};
   EXPECT_EQ(bench.reducer.preview(large).error().code, ErrorCode::out_of_memory);

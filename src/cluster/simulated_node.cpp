@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "cluster/world.h"
+
 namespace shoal::cluster {
 namespace {
 
@@ -54,7 +56,7 @@ void SimulatedNode::later(Duration delay, const WorkerKey& key, std::function<vo
 
 uint64_t SimulatedNode::free_bytes() const {
   uint64_t used = 0;
-  for (const auto& [key, worker] : workers_) used += worker.instance.stages[key.rank].memory_bytes;
+  for (const auto& [key, worker] : workers_) used += worker.instance.ranks[key.rank].memory_bytes;
   return memory_bytes_ - used;
 }
 
@@ -66,7 +68,7 @@ void SimulatedNode::start_worker(const InstanceFact& instance, uint32_t rank) {
   WorkerKey key{instance.id, instance.epoch, rank};
   world_.note("{} starts worker {} rank {}", id_, instance.id, rank);
   SHOAL_ASSERT(!workers_.contains(key));
-  if (instance.stages[rank].memory_bytes > free_bytes()) {
+  if (instance.ranks[rank].memory_bytes > free_bytes()) {
     cluster_.worker_failed(instance.id, instance.epoch, rank, {ErrorCode::out_of_memory, "no room", ""});
     return;
   }
@@ -78,7 +80,7 @@ void SimulatedNode::start_worker(const InstanceFact& instance, uint32_t rank) {
 void SimulatedNode::load(const WorkerKey& key) {
   SimulatedNetwork& network = world_.network;
   Duration time = network.random_duration(milliseconds(20), seconds(4));
-  if (workers_.at(key).instance.stages.size() > 1) {
+  if (workers_.at(key).instance.ranks.size() > 1) {
     later(network.random_duration(milliseconds(1), milliseconds(50)), key, [this, key](Worker& worker) {
       worker.port = world_.next_port++;
       cluster_.worker_listening(key.instance, key.epoch, key.rank, worker.port);
@@ -101,33 +103,36 @@ void SimulatedNode::load(const WorkerKey& key) {
   });
 }
 
-void SimulatedNode::connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank,
+void SimulatedNode::connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank, uint32_t peer,
                                    const std::vector<std::string>& addresses, uint16_t port) {
   WorkerKey key{instance, epoch, rank};
   SHOAL_ASSERT(addresses.size() == 1);
   later(milliseconds(1), key,
-        [this, key, node = addresses[0], port](Worker&) { try_connect(key, node, port, 5); });
+        [this, key, peer, node = addresses[0], port](Worker&) { try_connect(key, peer, node, port, 5); });
 }
 
-void SimulatedNode::try_connect(const WorkerKey& key, const NodeId& node, uint16_t port, int attempts) {
+void SimulatedNode::try_connect(const WorkerKey& key, uint32_t peer, const NodeId& node, uint16_t port,
+                                int attempts) {
   SimulatedNode* other = world_.network.reachable(id_, node) ? world_.node(node) : nullptr;
   if (other) {
     for (auto& [other_key, worker] : other->workers_) {
       if (worker.port != port || other_key.instance != key.instance || other_key.epoch != key.epoch) continue;
-      worker.previous_connected = true;
+      SHOAL_ASSERT(other_key.rank == peer);
+      worker.callers.insert(key.rank);
       other->report_when_ready(other_key, worker);
-      workers_.at(key).next_connected = true;
+      workers_.at(key).called.insert(peer);
       report_when_ready(key, workers_.at(key));
       return;
     }
   }
-  if (attempts == 0) return fail_worker(key, {ErrorCode::unavailable, "cannot reach the next rank", ""});
-  later(milliseconds(200), key, [=, this](Worker&) { try_connect(key, node, port, attempts - 1); });
+  if (attempts == 0) return fail_worker(key, {ErrorCode::unavailable, "cannot reach the other rank", ""});
+  later(milliseconds(200), key, [=, this](Worker&) { try_connect(key, peer, node, port, attempts - 1); });
 }
 
 void SimulatedNode::report_when_ready(const WorkerKey& key, Worker& worker) {
-  bool alone = worker.instance.stages.size() == 1;
-  if (worker.loaded && (alone || (worker.next_connected && worker.previous_connected))) {
+  const RankLinks links = links_of(worker.instance, key.rank);
+  if (worker.loaded && worker.called.size() == links.calls.size() &&
+      worker.callers.size() == links.called_by.size()) {
     later(Duration(0), key,
           [this, key](Worker&) { cluster_.worker_ready(key.instance, key.epoch, key.rank); });
   }
@@ -144,7 +149,7 @@ void SimulatedNode::fail_worker(const WorkerKey& key, const Error& error) {
 void SimulatedNode::neighbour_lost(const std::string& instance, uint32_t epoch) {
   for (const auto& [key, worker] : workers_) {
     if (key.instance != instance || key.epoch != epoch ||
-        (!worker.next_connected && !worker.previous_connected))
+        (worker.called.empty() && worker.callers.empty()))
       continue;
     later(world_.network.random_duration(Duration(0), milliseconds(50)), key,
           [this, key](Worker&) { fail_worker(key, {ErrorCode::unavailable, "the link broke", ""}); });

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -55,7 +56,8 @@ class SimulatedNode final : public WorldEffects {
   struct Worker {
     InstanceFact instance;
     uint16_t port = 0;
-    bool loaded = false, next_connected = false, previous_connected = false, failed = false;
+    std::set<uint32_t> callers = {}, called = {};  // ranks that it has a Link from and to
+    bool loaded = false, failed = false;
   };
 
   Cluster& cluster() { return cluster_; }
@@ -69,7 +71,7 @@ class SimulatedNode final : public WorldEffects {
   void neighbour_lost(const std::string& instance, uint32_t epoch);
 
   void start_worker(const InstanceFact& instance, uint32_t rank) override;
-  void connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank,
+  void connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank, uint32_t peer,
                       const std::vector<std::string>& addresses, uint16_t port) override;
   void stop_worker(const std::string& instance, uint32_t epoch, uint32_t rank) override;
   void instance_up(const InstanceFact& instance) override;
@@ -81,7 +83,7 @@ class SimulatedNode final : public WorldEffects {
   // Runs `action` later if this node and this worker still live then.
   void later(Duration delay, const WorkerKey& key, std::function<void(Worker&)> action);
   void load(const WorkerKey& key);
-  void try_connect(const WorkerKey& key, const NodeId& node, uint16_t port, int attempts);
+  void try_connect(const WorkerKey& key, uint32_t peer, const NodeId& node, uint16_t port, int attempts);
   void report_when_ready(const WorkerKey& key, Worker& worker);
   void tick_later();
   void report_memory();

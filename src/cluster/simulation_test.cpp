@@ -214,7 +214,7 @@ class Scenario {
       if (!one) continue;
       for (const auto& [key, worker] : one->workers()) {
         const InstanceFact* fact = one->cluster().find_instance(key.instance);
-        if (!fact || !is_live(fact->state) || fact->epoch != key.epoch || fact->stages[key.rank].node != id) {
+        if (!fact || !is_live(fact->state) || fact->epoch != key.epoch || fact->ranks[key.rank].node != id) {
           report(
               fmt::format("{} runs rank {} of {} without a fact that wants it", id, key.rank, key.instance));
         }

@@ -137,8 +137,8 @@ uint64_t View::promised_bytes(const NodeFact& node,
   uint64_t bytes = 0;
   for (const auto& [id, fact] : instances) {
     if (fact->state != InstanceState::loading) continue;
-    for (uint32_t rank = 0; rank < fact->stages.size(); ++rank) {
-      const StageFact& stage = fact->stages[rank];
+    for (uint32_t rank = 0; rank < fact->ranks.size(); ++rank) {
+      const RankFact& stage = fact->ranks[rank];
       if (stage.node != node.id || worker(node.id, id, fact->epoch, rank)) continue;
       bytes += std::min(stage.memory_bytes, UINT64_MAX - bytes);
     }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cluster/world.h"
+
 namespace shoal::cluster {
 namespace {
 
@@ -20,8 +22,8 @@ WorkerFact* WorkerHost::report_of(const WorkerKey& key) {
 
 bool WorkerHost::wanted(const WorkerKey& key) const {
   const InstanceFact* fact = view_.instance(key.instance);
-  return fact && is_live(fact->state) && fact->epoch == key.epoch && key.rank < fact->stages.size() &&
-         fact->stages[key.rank].node == view_.self_id();
+  return fact && is_live(fact->state) && fact->epoch == key.epoch && key.rank < fact->ranks.size() &&
+         fact->ranks[key.rank].node == view_.self_id();
 }
 
 bool WorkerHost::was_stopped(const WorkerKey& key) const {
@@ -61,7 +63,7 @@ void WorkerHost::begin(const InstanceFact& fact, uint32_t rank, Actions& out) {
   } else {
     out.push_back(StartWorker{fact, rank});
   }
-  hosted_[key] = Hosted{0, report.state == WorkerState::failed};
+  hosted_[key] = Hosted{.stopped = report.state == WorkerState::failed};
   view_.self().workers.push_back(std::move(report));
 }
 
@@ -76,14 +78,14 @@ void WorkerHost::end(const WorkerKey& key, const Hosted& hosted, Actions& out) {
 
 void WorkerHost::connect(const WorkerKey& key, Hosted& hosted, Actions& out) {
   const InstanceFact* fact = view_.instance(key.instance);
-  uint32_t ranks = static_cast<uint32_t>(fact->stages.size());
-  if (ranks < 2 || hosted.stopped) return;
-  uint32_t next = (key.rank + 1) % ranks;
-  const NodeId& node = fact->stages[next].node;
-  const WorkerFact* worker = view_.worker(node, key.instance, key.epoch, next);
-  if (!worker || worker->port == 0 || worker->port == hosted.connected_port) return;
-  hosted.connected_port = worker->port;
-  out.push_back(ConnectWorker{key, view_.node(node)->addresses, worker->port});
+  if (fact->ranks.size() < 2 || hosted.stopped) return;
+  for (const uint32_t peer : links_of(*fact, key.rank).calls) {
+    const NodeId& node = fact->ranks[peer].node;
+    const WorkerFact* worker = view_.worker(node, key.instance, key.epoch, peer);
+    if (!worker || worker->port == 0 || worker->port == hosted.called_ports[peer]) continue;
+    hosted.called_ports[peer] = worker->port;
+    out.push_back(ConnectWorker{key, peer, view_.node(node)->addresses, worker->port});
+  }
 }
 
 bool WorkerHost::reconcile(Actions& out) {
@@ -99,8 +101,8 @@ bool WorkerHost::reconcile(Actions& out) {
   }
   for (const auto& [id, fact] : view_.instances()) {
     if (!is_live(fact->state)) continue;
-    for (uint32_t rank = 0; rank < fact->stages.size(); ++rank) {
-      if (fact->stages[rank].node != view_.self_id() || hosted_.contains({id, fact->epoch, rank})) continue;
+    for (uint32_t rank = 0; rank < fact->ranks.size(); ++rank) {
+      if (fact->ranks[rank].node != view_.self_id() || hosted_.contains({id, fact->epoch, rank})) continue;
       begin(*fact, rank, out);
       changed = true;
     }

@@ -23,8 +23,8 @@ class WorkerHost {
 
  private:
   struct Hosted {
-    uint16_t connected_port = 0;  // of the next rank; 0 until connect was asked for
-    bool stopped = false;         // it failed, and what was left of it was stopped
+    std::map<uint32_t, uint16_t> called_ports = {};  // of the ranks that it was told to call
+    bool stopped = false;                            // it failed, and what was left of it was stopped
   };
 
   WorkerFact* report_of(const WorkerKey& key);

@@ -44,6 +44,23 @@ TEST_F(StageFrames, CarryStepTimesAndAlignedRows) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(read.hidden.data()) % 16, 0u);
 }
 
+TEST_F(StageFrames, RowsMayTravelAsBf16) {
+  std::vector<float> hidden(37);
+  std::iota(hidden.begin(), hidden.end(), -3.7F);
+  const Step step = step_of(42, {3, 1});
+  ByteWriter writer;
+  step.encode(writer);
+  const link::Frame exact = make_stage_frame(*links.first, 42, writer.bytes(), {}, hidden).value();
+  const link::Frame sent =
+      make_stage_frame(*links.first, 42, writer.bytes(), {}, hidden, WireFormat::bf16).value();
+  EXPECT_EQ(exact.payload.size() - sent.payload.size(), hidden.size() * 2);
+  const StageFrame read = read_stage_frame(sent).value();
+  EXPECT_EQ(read.step.token_ids, step.token_ids);
+  ASSERT_EQ(read.hidden.size(), hidden.size());
+  for (size_t i = 0; i < hidden.size(); ++i)
+    EXPECT_NEAR(read.hidden[i], hidden[i], std::abs(hidden[i]) / 256) << i;
+}
+
 TEST_F(StageFrames, EveryTruncationIsRefused) {
   const std::vector<float> hidden(3, 1.0F);
   const Step step = step_of(1, {7});
@@ -57,7 +74,7 @@ TEST_F(StageFrames, EveryTruncationIsRefused) {
 }
 
 TEST_F(StageFrames, CountsThatDoNotFitTheFrameAreRefused) {
-  for (size_t field = 0; field < 3; ++field) {
+  for (size_t field = 0; field < 4; ++field) {
     for (uint32_t value : {0u, 1u, 1000u, UINT32_MAX}) {
       link::Frame changed = frame(step_of(1, {7}), std::vector<float>(5, 1.0F));
       uint32_t before = 0;
@@ -83,7 +100,7 @@ TEST(StagesOverAMemoryLink, ChooseTheTokensOfOneStage) {
 
   options.stages = 2;
   auto halves = must(LocalPipeline::load(model.checkpoint, model.spec, options));
-  auto& stages = const_cast<std::vector<Stage>&>(halves.stages());
+  auto& stages = const_cast<std::vector<LocalRanks>&>(halves.stages());
   link::MemoryLinks links = link::make_memory_links({}, {.delay = microseconds(200)});
   auto second = std::async(std::launch::async, [&] {
     while (true) {

@@ -37,13 +37,23 @@ double kv_bytes_per_value(engine::KvType type) {
 planner::ModelDemand model_demand(const ModelCard& card, engine::KvType kv_type) {
   planner::ModelDemand demand;
   demand.name = card.stored.name;
-  for (const model::LayerCost& layer : card.cost.layers) {
+  for (size_t index = 0; index < card.cost.layers.size(); ++index) {
+    const model::LayerCost& layer = card.cost.layers[index];
+    const model::LayerCuts& cuts = card.cuts[index];
     const double kv_bytes = static_cast<double>(layer.kv_values_per_token) * kv_bytes_per_value(kv_type);
     demand.layers.push_back({.weight_bytes = layer.weight_bytes,
                              .kv_bytes_per_token = static_cast<uint64_t>(kv_bytes + 0.5),
                              .flops_per_token = layer.flops_per_token,
                              .active_bytes = layer.active_bytes,
-                             .state_bytes_per_sequence = layer.state_bytes});
+                             .state_bytes_per_sequence = layer.state_bytes,
+                             .expert_bytes = cuts.expert_bytes,
+                             .query_heads = cuts.head_pieces,
+                             .kv_heads = cuts.kv_pieces,
+                             .attention_bytes = cuts.mixer_bytes,
+                             .feed_forward_units = cuts.width_pieces,
+                             .replicated_bytes = cuts.whole_bytes,
+                             .kv_replicated = cuts.kv_is_whole,
+                             .all_reduces = cuts.sums});
   }
   demand.embedding_bytes = card.cost.embedding_bytes;
   demand.head_bytes = card.cost.head_bytes;
@@ -54,20 +64,28 @@ planner::ModelDemand model_demand(const ModelCard& card, engine::KvType kv_type)
   return demand;
 }
 
-std::vector<planner::PlanOptions> plan_attempts(const ModelCard& card, std::optional<uint32_t> context_tokens,
-                                                uint32_t minimum_nodes) {
+std::vector<planner::PlanOptions> plan_attempts(const ModelCard& card, const PlaceOptions& wanted) {
   std::vector<planner::PlanOptions> attempts;
-  uint32_t context = std::min(card.context_tokens, context_tokens.value_or(kUsualContext));
+  uint32_t context = std::min(card.context_tokens, wanted.context_tokens.value_or(kUsualContext));
   const auto add = [&](uint32_t concurrency) {
     planner::PlanOptions options;
     options.context_tokens = context;
     options.concurrency = concurrency;
     if (card.recurrent) options.state_slots = concurrency * kStateSlotsPerConversation;
-    options.minimum_nodes = std::max(1u, minimum_nodes);
+    options.minimum_nodes = std::max(1u, wanted.minimum_nodes);
+    // Ranks that share a layer add up in another order than one node does, so they are for those who ask.
+    options.strategy =
+        wanted.strategy == planner::Strategy::automatic ? planner::Strategy::pipeline : wanted.strategy;
+    options.objective = wanted.objective;
+    options.wire = wanted.wire;
     attempts.push_back(options);
   };
+  if (wanted.concurrency) {
+    add(*wanted.concurrency);
+    return attempts;
+  }
   for (uint32_t concurrency = kUsualConcurrency; concurrency > 0; concurrency /= 2) add(concurrency);
-  while (!context_tokens && context / 2 >= kLeastContext) {
+  while (!wanted.context_tokens && context / 2 >= kLeastContext) {
     context /= 2;
     add(1);
   }

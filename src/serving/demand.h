@@ -1,12 +1,12 @@
 // What serving a model asks of machines, for the planner.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "engine/engine.h"
 #include "planner/planner.h"
 #include "serving/model_card.h"
+#include "serving/service.h"
 
 namespace shoal::serving {
 
@@ -17,8 +17,7 @@ double kv_bytes_per_value(engine::KvType type);
 planner::ModelDemand model_demand(const ModelCard& card, engine::KvType kv_type);
 
 // What to try to fit, in order: room for several long conversations first, for one short one last.
-// `context_tokens` asked for is kept; only the concurrency then falls.
-std::vector<planner::PlanOptions> plan_attempts(const ModelCard& card, std::optional<uint32_t> context_tokens,
-                                                uint32_t minimum_nodes);
+// A context asked for is kept; only the concurrency then falls, unless that was asked for, too.
+std::vector<planner::PlanOptions> plan_attempts(const ModelCard& card, const PlaceOptions& wanted);
 
 }  // namespace shoal::serving

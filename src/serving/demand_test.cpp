@@ -31,21 +31,51 @@ TEST(Demand, SaysWhatTheModelsCostSays) {
                               .flops_per_token = 60,
                               .kv_values_per_token = 32,
                               .state_bytes = 4000});
+  card.cuts.assign(2, {.head_pieces = 8,
+                       .kv_pieces = 2,
+                       .width_pieces = 5,
+                       .mixer_bytes = 40,
+                       .expert_bytes = 0,
+                       .whole_bytes = 3,
+                       .kv_is_whole = false,
+                       .sums = 2});
   const planner::ModelDemand demand = model_demand(card, engine::KvType::q8);
   ASSERT_EQ(demand.layers.size(), 2u);
   EXPECT_EQ(demand.layers[1].weight_bytes, 100u);
   EXPECT_EQ(demand.layers[1].active_bytes, 30u);
   EXPECT_EQ(demand.layers[1].kv_bytes_per_token, 34u);
   EXPECT_EQ(demand.layers[1].state_bytes_per_sequence, 4000u);
+  EXPECT_EQ(demand.layers[0].query_heads, 8u);
+  EXPECT_EQ(demand.layers[0].kv_heads, 2u);
+  EXPECT_EQ(demand.layers[0].feed_forward_units, 5u);
+  EXPECT_EQ(demand.layers[0].attention_bytes, 40u);
+  EXPECT_EQ(demand.layers[0].replicated_bytes, 3u);
   EXPECT_TRUE(demand.tied_embedding);
+}
+
+TEST(Demand, WhatWasAskedForIsKept) {
+  const ModelCard card = demo_card();
+  for (const planner::PlanOptions& attempt : plan_attempts(card, {}))
+    EXPECT_EQ(attempt.strategy, planner::Strategy::pipeline) << "others change the order of sums";
+  const auto attempts = plan_attempts(card, {.context_tokens = 300,
+                                             .strategy = planner::Strategy::tensor,
+                                             .objective = planner::Objective::throughput,
+                                             .wire = planner::WireFormat::bf16,
+                                             .concurrency = 7});
+  ASSERT_EQ(attempts.size(), 1u);
+  EXPECT_EQ(attempts[0].context_tokens, 300u);
+  EXPECT_EQ(attempts[0].strategy, planner::Strategy::tensor);
+  EXPECT_EQ(attempts[0].objective, planner::Objective::throughput);
+  EXPECT_EQ(attempts[0].wire, planner::WireFormat::bf16);
+  EXPECT_EQ(attempts[0].concurrency, 7u);
 }
 
 TEST(Demand, StatesAreHeldForAFewSequencesOnlyWhereThereAreStates) {
   ModelCard card = demo_card();
-  for (const planner::PlanOptions& attempt : plan_attempts(card, {}, 1)) EXPECT_EQ(attempt.state_slots, 0u);
+  for (const planner::PlanOptions& attempt : plan_attempts(card, {})) EXPECT_EQ(attempt.state_slots, 0u);
   card.recurrent = true;
   uint32_t before = UINT32_MAX;
-  for (const planner::PlanOptions& attempt : plan_attempts(card, {}, 1)) {
+  for (const planner::PlanOptions& attempt : plan_attempts(card, {})) {
     EXPECT_GE(attempt.state_slots, attempt.concurrency);
     EXPECT_LE(attempt.state_slots, limits::kMaxActiveSequences);
     EXPECT_LE(attempt.state_slots, before) << "later attempts need less";

@@ -154,7 +154,7 @@ class FakeWorkerClient final : public worker::WorkerClient {
     });
     if (request.rank_count == 1) later([](auto& to, auto&) { to.on_ready(); });
   }
-  void connect(const std::vector<worker::Endpoint>&) override {
+  void connect(const worker::ConnectRequest&) override {
     later([](auto& to, auto&) { to.on_ready(); });
   }
   void submit(const runtime::Step& step) override {

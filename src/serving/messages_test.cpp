@@ -160,8 +160,15 @@ TEST(RelayMessages, HostileBytesAreErrors) {
   expect_survives_damage<AskMessage>(an_ask(std::vector<int32_t>{1, 2}).encode());
   expect_survives_damage<HeardMessage>(a_piece().encode());
   expect_survives_damage<HangUpMessage>(HangUpMessage{.id = 3}.encode());
-  expect_survives_damage<PlaceMessage>(PlaceMessage{
-      .id = 3, .options = {.model = "m", .preview = true, .minimum_nodes = 2, .context_tokens = 9}}
+  expect_survives_damage<PlaceMessage>(PlaceMessage{.id = 3,
+                                                    .options = {.model = "m",
+                                                                .preview = true,
+                                                                .minimum_nodes = 2,
+                                                                .context_tokens = 9,
+                                                                .strategy = planner::Strategy::hybrid,
+                                                                .objective = planner::Objective::ttft,
+                                                                .wire = planner::WireFormat::bf16,
+                                                                .concurrency = 3}}
                                            .encode());
   expect_survives_damage<PlacedMessage>(
       PlacedMessage{.id = 1, .outcome = Json(JsonObject{{"a", 1}})}.encode());

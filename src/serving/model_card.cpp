@@ -38,6 +38,7 @@ Result<std::shared_ptr<const ModelCard>> read_model_card(const hub::StoredModel&
   SHOAL_TRY(const formats::Checkpoint checkpoint, formats::Checkpoint::open(stored.path));
   SHOAL_TRY(const model::DecoderSpec spec, model::read_decoder_spec(checkpoint));
   SHOAL_TRY(model::ModelCost cost, model::model_cost(spec, checkpoint));
+  SHOAL_TRY(std::vector<model::LayerCuts> cuts, model::layer_cuts(spec, checkpoint));
   SHOAL_TRY(text::Tokenizer tokenizer, text::Tokenizer::open(checkpoint));
   auto card = std::make_shared<ModelCard>(ModelCard{.stored = stored,
                                                     .layer_count = spec.layer_count(),
@@ -49,13 +50,14 @@ Result<std::shared_ptr<const ModelCard>> read_model_card(const hub::StoredModel&
                                                     .recurrent = model::has_recurrent_layers(spec),
                                                     .tied = spec.tied(),
                                                     .cost = std::move(cost),
+                                                    .cuts = std::move(cuts),
                                                     .stop_ids = model::end_of_sequence_ids(checkpoint),
                                                     .tokenizer = std::move(tokenizer),
                                                     .chat_template = std::nullopt,
                                                     .chat_template_error = std::nullopt});
+  card->weights = main_weights(checkpoint);
   // A base model has no template and still completes text.
   if (Result<text::ChatTemplate> chat_template = text::ChatTemplate::from_checkpoint(checkpoint))
-  card->weights = main_weights(checkpoint);
     card->chat_template = *std::move(chat_template);
   else
     card->chat_template_error = std::move(chat_template).error();

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "hub/model_store.h"
 #include "model/decoder_spec.h"
+#include "model/shard_plan.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
@@ -26,13 +27,14 @@ struct ModelCard {
   bool recurrent = false;          // some layers keep a state per sequence
   bool tied = false;               // the head is the embedding
   model::ModelCost cost;
-  std::vector<int32_t> stop_ids;  // end-of-sequence tokens
+  std::vector<model::LayerCuts> cuts;  // [layer_count]
+  std::vector<int32_t> stop_ids;       // end-of-sequence tokens
   text::Tokenizer tokenizer;
   std::optional<text::ChatTemplate> chat_template;
   std::optional<Error> chat_template_error;  // why there is none
+  std::string weights = {};                  // the class that most bytes belong to, see weight_class()
 };
 
-  std::string weights = {};                  // the class that most bytes belong to, see weight_class()
 Result<std::shared_ptr<const ModelCard>> read_model_card(const hub::StoredModel& stored);
 
 }  // namespace shoal::serving

@@ -71,7 +71,7 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
  private:
   // WorldEffects: what the cluster wants done on this node.
   void start_worker(const cluster::InstanceFact& instance, uint32_t rank) override;
-  void connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank,
+  void connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank, uint32_t peer,
                       const std::vector<std::string>& addresses, uint16_t port) override;
   void stop_worker(const std::string& instance, uint32_t epoch, uint32_t rank) override;
   void instance_up(const cluster::InstanceFact& instance) override;
@@ -117,6 +117,8 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   // The request for the largest of the attempts that fits, and the placements for it.
   Result<cluster::PlaceRequest> fitting_request(const ModelCard& card, const PlaceOptions& options,
                                                 std::vector<planner::Placement>* placements) const;
+  void add_shared_alternative(cluster::PlaceRequest request,
+                              std::vector<planner::Placement>& placements) const;
   void place_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options, InstanceCallback done);
   void preview_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options, JsonCallback done);
   // Calls `then` once the other nodes were asked for a model that was named by path; at once for other names.

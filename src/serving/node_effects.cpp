@@ -4,13 +4,14 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "cluster/world.h"
 #include "serving/node.h"
 
 namespace shoal::serving {
 
 void Node::start_worker(const cluster::InstanceFact& instance, uint32_t rank) {
   const RankKey key{instance.id, instance.epoch, rank};
-  if (rank >= instance.stages.size() || !workers_->reserve(key, instance.stages[rank].memory_bytes)) return;
+  if (rank >= instance.ranks.size() || !workers_->reserve(key, instance.ranks[rank].memory_bytes)) return;
   update_free_memory();
   shelf_->find_digest(instance.digest, instance.model,
                       [this, key, instance](const Result<std::shared_ptr<const ModelCard>>& card) {
@@ -22,10 +23,11 @@ void Node::start_worker(const cluster::InstanceFact& instance, uint32_t rank) {
 
 void Node::launch(const cluster::InstanceFact& instance, uint32_t rank, const ModelCard& card) {
   const RankKey key{instance.id, instance.epoch, rank};
-  const cluster::StageFact& stage = instance.stages[rank];
+  const cluster::RankFact& stage = instance.ranks[rank];
+  const cluster::RankLinks links = cluster::links_of(instance, rank);
   if (stage.end_layer > card.layer_count || stage.first_layer >= stage.end_layer)
     return workers_->fail(key, {ErrorCode::invalid_argument,
-                                fmt::format("stage {} of '{}' is layers {} to {} of {}", rank, instance.id,
+                                fmt::format("rank {} of '{}' is layers {} to {} of {}", rank, instance.id,
                                             stage.first_layer, stage.end_layer, card.layer_count),
                                 ""});
   if (card.recurrent != (instance.state_slots > 0))
@@ -36,14 +38,15 @@ void Node::launch(const cluster::InstanceFact& instance, uint32_t rank, const Mo
               "run the same version of shoal on every node"});
   models_here_[instance.id] = {.vocabulary_size = card.vocabulary_size,
                                .long_after_tokens = card.long_after_tokens};
-  const auto rank_count = static_cast<uint32_t>(instance.stages.size());
   workers_->start(key,
                   {.model_path = card.stored.path.string(),
                    .stage = {.first_layer = stage.first_layer,
                              .end_layer = stage.end_layer,
-                             .embeds = rank == 0,
-                             .heads = rank + 1 == rank_count},
-                   .shard = {},
+                             .embeds = links.stage == 0,
+                             .heads = links.stage + 1 == links.stage_count},
+                   .shard = {.rank = rank - links.group.front(),
+                             .count = static_cast<uint32_t>(links.group.size()),
+                             .shares = cluster::shares_of(instance, links.group)},
                    .kv = {.type = options_.kv_type,
                           .page_tokens = instance.kv_page_tokens,
                           .page_count = instance.kv_page_count,
@@ -54,16 +57,23 @@ void Node::launch(const cluster::InstanceFact& instance, uint32_t rank, const Mo
                    .epoch = instance.epoch,
                    .secret = instance.secret,
                    .rank = rank,
-                   .rank_count = rank_count,
+                   .rank_count = static_cast<uint32_t>(instance.ranks.size()),
+                   .peers = {.group = links.group,
+                             .previous = links.previous,
+                             .next = links.next,
+                             .calls = links.calls,
+                             .called_by = links.called_by},
+                   .wire = instance.wire == planner::WireFormat::bf16 ? runtime::WireFormat::bf16
+                                                                      : runtime::WireFormat::f32,
                    .listen_addresses = options_.listen_addresses.empty() ? std::vector<std::string>{"0.0.0.0"}
                                                                          : options_.listen_addresses});
 }
 
-void Node::connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank,
+void Node::connect_worker(const std::string& instance, uint32_t epoch, uint32_t rank, uint32_t peer,
                           const std::vector<std::string>& addresses, uint16_t port) {
-  std::vector<worker::Endpoint> next;
-  for (const std::string& address : addresses) next.push_back({address, port});
-  workers_->connect({instance, epoch, rank}, std::move(next));
+  worker::ConnectRequest request{.peer = peer, .endpoints = {}};
+  for (const std::string& address : addresses) request.endpoints.push_back({address, port});
+  workers_->connect({instance, epoch, rank}, std::move(request));
 }
 
 void Node::stop_worker(const std::string& instance, uint32_t epoch, uint32_t rank) {
@@ -140,10 +150,10 @@ void Node::worker_loaded(const RankKey& rank, const engine::EngineMemory& memory
            format_bytes(memory.scratch_bytes));
   const cluster::InstanceFact* instance = cluster_->find_instance(rank.instance);
   const uint64_t held = memory.weight_bytes + memory.kv_bytes + memory.scratch_bytes;
-  if (instance != nullptr && rank.rank < instance->stages.size() &&
-      held > instance->stages[rank.rank].memory_bytes)
+  if (instance != nullptr && rank.rank < instance->ranks.size() &&
+      held > instance->ranks[rank.rank].memory_bytes)
     log_warning("node", "worker {} of {} holds {}, {} were predicted", rank.rank, rank.instance,
-                format_bytes(held), format_bytes(instance->stages[rank.rank].memory_bytes));
+                format_bytes(held), format_bytes(instance->ranks[rank.rank].memory_bytes));
   update_free_memory();
   cluster_->worker_loaded(rank.instance, rank.epoch, rank.rank);
 }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "cluster/world.h"
 
 namespace shoal::serving {
 namespace {
@@ -15,7 +16,7 @@ scheduler::SchedulerOptions scheduler_options(const cluster::InstanceFact& insta
   options.context_tokens = instance.context_tokens;
   options.page_tokens = std::max(1u, instance.kv_page_tokens);
   options.page_count = instance.kv_page_count;
-  options.maximum_in_flight = std::max<uint32_t>(1, static_cast<uint32_t>(instance.stages.size()));
+  options.maximum_in_flight = std::max(1u, cluster::stage_count(instance));
   options.recurrent = instance.state_slots > 0;
   if (options.recurrent)
     options.maximum_active = std::min<size_t>(options.maximum_active, instance.state_slots);
@@ -122,7 +123,7 @@ Result<> InstanceOwner::on_step_result(const runtime::StepResult& result) {
 }
 
 void InstanceOwner::learn(const runtime::StepResult& result) {
-  const size_t stages = std::min(result.stage_milliseconds.size(), instance_.stages.size());
+  const size_t stages = std::min<size_t>(result.stage_milliseconds.size(), cluster::stage_count(instance_));
   figures_.stage_milliseconds.resize(stages);
   for (size_t stage = 0; stage < stages; ++stage)
     figures_.stage_milliseconds[stage] =

@@ -28,7 +28,8 @@ class Owned {
     cluster::InstanceFact fact;
     fact.id = "i";
     fact.epoch = 2;
-    fact.stages.resize(2);
+    fact.ranks = {{.node = "a", .first_layer = 0, .end_layer = 1},
+                  {.node = "b", .first_layer = 1, .end_layer = 2}};
     fact.context_tokens = 100;
     fact.kv_page_tokens = 4;
     fact.kv_page_count = 64;

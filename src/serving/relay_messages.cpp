@@ -61,6 +61,13 @@ Result<std::optional<uint32_t>> read_optional(ByteReader& reader) {
   return present ? std::optional(value) : std::nullopt;
 }
 
+template <class Choice>
+Result<Choice> read_choice(ByteReader& reader, Choice last) {
+  SHOAL_TRY(const auto value, reader.read<uint8_t>());
+  if (value <= static_cast<uint8_t>(last)) return static_cast<Choice>(value);
+  return fail(ErrorCode::malformed, fmt::format("choice {} is unknown", value));
+}
+
 void write_token_text(ByteWriter& writer, const TokenText& token) {
   writer.write_text(token.text);
   write_sampled(writer, token.sampled);
@@ -201,6 +208,10 @@ Bytes PlaceMessage::encode() const {
   writer.write(static_cast<uint8_t>(options.preview));
   writer.write(options.minimum_nodes);
   write_optional(writer, options.context_tokens);
+  writer.write(options.strategy);
+  writer.write(options.objective);
+  writer.write(options.wire);
+  write_optional(writer, options.concurrency);
   return writer.take();
 }
 
@@ -212,6 +223,10 @@ Result<PlaceMessage> PlaceMessage::decode(ByteView bytes) {
   SHOAL_TRY(message.options.preview, read_flag(reader));
   SHOAL_TRY(message.options.minimum_nodes, reader.read<uint32_t>());
   SHOAL_TRY(message.options.context_tokens, read_optional(reader));
+  SHOAL_TRY(message.options.strategy, read_choice(reader, planner::Strategy::hybrid));
+  SHOAL_TRY(message.options.objective, read_choice(reader, planner::Objective::ttft));
+  SHOAL_TRY(message.options.wire, read_choice(reader, planner::WireFormat::bf16));
+  SHOAL_TRY(message.options.concurrency, read_optional(reader));
   SHOAL_TRY_VOID(check_end(reader));
   return message;
 }

@@ -13,6 +13,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "planner/planner.h"
 #include "runtime/sampling.h"
 
 namespace shoal::serving {
@@ -72,10 +73,14 @@ struct ModelEntry {
 };
 
 struct PlaceOptions {
-  std::string model;
+  std::string model = {};
   bool preview = false;
   uint32_t minimum_nodes = 1;
-  std::optional<uint32_t> context_tokens;
+  std::optional<uint32_t> context_tokens = {};
+  planner::Strategy strategy = planner::Strategy::automatic;  // automatic: what keeps a single node's tokens
+  planner::Objective objective = planner::Objective::latency;
+  planner::WireFormat wire = planner::WireFormat::f32;
+  std::optional<uint32_t> concurrency = {};                   // conversations at once to hold and plan for
 };
 
 using JsonCallback = std::function<void(Result<Json>)>;

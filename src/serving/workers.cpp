@@ -61,7 +61,7 @@ bool Workers::reserve(const RankKey& rank, uint64_t predicted_bytes) {
   return entries_
       .emplace(rank, Entry{.predicted_bytes = predicted_bytes,
                            .reported_bytes = 0,
-                           .next = {},
+                           .calls = {},
                            .listener = nullptr,
                            .client = nullptr})
       .second;
@@ -80,14 +80,14 @@ void Workers::start(const RankKey& rank, const worker::LoadRequest& request) {
   log_info("node", "worker {} of {} epoch {} started, process {}", rank.rank, rank.instance, rank.epoch,
            entry.client->pid());
   entry.client->load(request);
-  if (!entry.next.empty()) entry.client->connect(entry.next);
+  for (const worker::ConnectRequest& call : entry.calls) entry.client->connect(call);
 }
 
-void Workers::connect(const RankKey& rank, std::vector<worker::Endpoint> next) {
+void Workers::connect(const RankKey& rank, worker::ConnectRequest request) {
   const auto found = entries_.find(rank);
   if (found == entries_.end()) return;
-  if (found->second.client) found->second.client->connect(next);
-  found->second.next = std::move(next);
+  if (found->second.client) return found->second.client->connect(request);
+  found->second.calls.push_back(std::move(request));
 }
 
 void Workers::submit(const RankKey& rank, const runtime::Step& step) {

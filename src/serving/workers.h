@@ -46,7 +46,7 @@ class Workers {
   bool reserve(const RankKey& rank, uint64_t predicted_bytes);
   // Starts the process of a reserved rank, unless it was stopped meanwhile.
   void start(const RankKey& rank, const worker::LoadRequest& request);
-  void connect(const RankKey& rank, std::vector<worker::Endpoint> next);  // kept until the process is there
+  void connect(const RankKey& rank, worker::ConnectRequest request);  // kept until the process is there
   void submit(const RankKey& rank, const runtime::Step& step);
   void stop(const RankKey& rank);
   void stop_all();
@@ -61,7 +61,7 @@ class Workers {
   struct Entry {
     uint64_t predicted_bytes = 0;
     uint64_t reported_bytes = 0;
-    std::vector<worker::Endpoint> next;
+    std::vector<worker::ConnectRequest> calls;
     std::shared_ptr<Listener> listener;
     std::unique_ptr<worker::WorkerClient> client;
   };

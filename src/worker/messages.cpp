@@ -1,5 +1,6 @@
 #include "worker/messages.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fmt/format.h>
 
@@ -26,6 +27,74 @@ Result<bool> read_flag(ByteReader& reader) {
   return value == 1;
 }
 
+void write_numbers(ByteWriter& writer, const std::vector<uint32_t>& numbers) {
+  writer.write(static_cast<uint32_t>(numbers.size()));
+  for (const uint32_t number : numbers) writer.write(number);
+}
+
+Result<std::vector<uint32_t>> read_numbers(ByteReader& reader) {
+  SHOAL_TRY(auto count, reader.read<uint32_t>());
+  if (count > limits::kMaxNodes) return refuse(fmt::format("a list of {}", count));
+  std::vector<uint32_t> numbers(count);
+  for (uint32_t& number : numbers) {
+    SHOAL_TRY(number, reader.read<uint32_t>());
+  }
+  return numbers;
+}
+
+Result<std::vector<uint32_t>> read_ranks(ByteReader& reader, uint32_t rank_count) {
+  SHOAL_TRY(auto ranks, read_numbers(reader));
+  for (const uint32_t rank : ranks) {
+    if (rank >= rank_count) return refuse(fmt::format("a rank {} of {}", rank, rank_count));
+  }
+  return ranks;
+}
+
+// No rank as the one behind the last.
+void write_rank(ByteWriter& writer, std::optional<uint32_t> rank, uint32_t rank_count) {
+  writer.write(rank.value_or(rank_count));
+}
+
+Result<std::optional<uint32_t>> read_rank(ByteReader& reader, uint32_t rank_count) {
+  SHOAL_TRY(auto rank, reader.read<uint32_t>());
+  if (rank > rank_count) return refuse(fmt::format("a rank {} of {}", rank, rank_count));
+  return rank == rank_count ? std::nullopt : std::optional(rank);
+}
+
+void encode_peers(ByteWriter& writer, const RankPeers& peers, uint32_t rank_count) {
+  write_numbers(writer, peers.group);
+  write_rank(writer, peers.previous, rank_count);
+  write_rank(writer, peers.next, rank_count);
+  write_numbers(writer, peers.calls);
+  write_numbers(writer, peers.called_by);
+}
+
+// What links are made of must fit together: the rank finds itself in its group, and each other one among
+// those that call or are called.
+Result<RankPeers> decode_peers(ByteReader& reader, const LoadRequest& load) {
+  RankPeers peers;
+  SHOAL_TRY(peers.group, read_ranks(reader, load.rank_count));
+  SHOAL_TRY(peers.previous, read_rank(reader, load.rank_count));
+  SHOAL_TRY(peers.next, read_rank(reader, load.rank_count));
+  SHOAL_TRY(peers.calls, read_ranks(reader, load.rank_count));
+  SHOAL_TRY(peers.called_by, read_ranks(reader, load.rank_count));
+  const auto is_in = [](const std::vector<uint32_t>& ranks, uint32_t rank) {
+    return std::ranges::count(ranks, rank) == 1;
+  };
+  const std::vector<uint32_t>& shares = load.shard.shares;
+  bool good = (shares.empty() || shares.size() == load.shard.count) &&
+              std::ranges::find(shares, 0u) == shares.end() && is_in(peers.group, load.rank) &&
+              std::ranges::is_sorted(peers.group) && peers.group.size() == load.shard.count &&
+              load.shard.rank < load.shard.count && peers.group[load.shard.rank] == load.rank;
+  for (const uint32_t rank : peers.group) {
+    good = good && (rank == load.rank || is_in(rank > load.rank ? peers.calls : peers.called_by, rank));
+  }
+  good = good && (!peers.next || is_in(peers.calls, *peers.next));
+  good = good && (!peers.previous || is_in(peers.called_by, *peers.previous));
+  if (!good) return refuse(fmt::format("rank {} has peers that contradict each other", load.rank));
+  return peers;
+}
+
 void encode_body(ByteWriter& writer, const LoadRequest& load) {
   writer.write(NodeKind::load);
   writer.write_text(load.model_path);
@@ -35,6 +104,7 @@ void encode_body(ByteWriter& writer, const LoadRequest& load) {
   writer.write(static_cast<uint8_t>(load.stage.heads));
   writer.write(load.shard.rank);
   writer.write(load.shard.count);
+  write_numbers(writer, load.shard.shares);
   writer.write(load.kv.type);
   writer.write(load.kv.page_tokens);
   writer.write(load.kv.page_count);
@@ -46,6 +116,8 @@ void encode_body(ByteWriter& writer, const LoadRequest& load) {
   writer.write_text(load.secret);
   writer.write(load.rank);
   writer.write(load.rank_count);
+  encode_peers(writer, load.peers, load.rank_count);
+  writer.write(load.wire);
   writer.write(static_cast<uint32_t>(load.listen_addresses.size()));
   for (const std::string& address : load.listen_addresses) writer.write_text(address);
 }
@@ -59,6 +131,7 @@ Result<LoadRequest> decode_load(ByteReader& reader) {
   SHOAL_TRY(load.stage.heads, read_flag(reader));
   SHOAL_TRY(load.shard.rank, reader.read<uint32_t>());
   SHOAL_TRY(load.shard.count, reader.read<uint32_t>());
+  SHOAL_TRY(load.shard.shares, read_numbers(reader));
   SHOAL_TRY(auto type, reader.read<uint8_t>());
   if (type > static_cast<uint8_t>(engine::KvType::q8)) return refuse(fmt::format("KV type {}", type));
   load.kv.type = static_cast<engine::KvType>(type);
@@ -77,6 +150,11 @@ Result<LoadRequest> decode_load(ByteReader& reader) {
   if (load.rank_count == 0 || load.rank_count > limits::kMaxNodes || load.rank >= load.rank_count) {
     return refuse(fmt::format("rank {} of {}", load.rank, load.rank_count));
   }
+  SHOAL_TRY(load.peers, decode_peers(reader, load));
+  SHOAL_TRY(auto wire, reader.read<uint8_t>());
+  if (wire > static_cast<uint8_t>(runtime::WireFormat::bf16))
+    return refuse(fmt::format("wire format {}", wire));
+  load.wire = static_cast<runtime::WireFormat>(wire);
   SHOAL_TRY(auto count, reader.read<uint32_t>());
   if (count > kMaxAddresses) return refuse(fmt::format("{} addresses", count));
   for (uint32_t i = 0; i < count; ++i) {
@@ -88,8 +166,9 @@ Result<LoadRequest> decode_load(ByteReader& reader) {
 
 void encode_body(ByteWriter& writer, const ConnectRequest& connect) {
   writer.write(NodeKind::connect);
-  writer.write(static_cast<uint32_t>(connect.next.size()));
-  for (const Endpoint& endpoint : connect.next) {
+  writer.write(connect.peer);
+  writer.write(static_cast<uint32_t>(connect.endpoints.size()));
+  for (const Endpoint& endpoint : connect.endpoints) {
     writer.write_text(endpoint.address);
     writer.write(endpoint.port);
   }
@@ -97,13 +176,14 @@ void encode_body(ByteWriter& writer, const ConnectRequest& connect) {
 
 Result<ConnectRequest> decode_connect(ByteReader& reader) {
   ConnectRequest connect;
+  SHOAL_TRY(connect.peer, reader.read<uint32_t>());
   SHOAL_TRY(auto count, reader.read<uint32_t>());
   if (count > kMaxAddresses) return refuse(fmt::format("{} endpoints", count));
   for (uint32_t i = 0; i < count; ++i) {
     Endpoint endpoint;
     SHOAL_TRY(endpoint.address, reader.read_text(kMaxNameBytes));
     SHOAL_TRY(endpoint.port, reader.read<uint16_t>());
-    connect.next.push_back(std::move(endpoint));
+    connect.endpoints.push_back(std::move(endpoint));
   }
   return connect;
 }

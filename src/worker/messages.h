@@ -2,11 +2,12 @@
 // a u8 kind and a body, length counting kind and body. The node is trusted no more than the worker: decoding
 // treats both ends' bytes as hostile.
 //
-//   node → worker: LoadRequest, ConnectRequest (worlds of several ranks), Step (rank 0), ShutDown
-//   worker → node: Listening (worlds of several ranks), Progress, Loaded, Ready, StepResult (rank 0), Failed
+//   node → worker: LoadRequest, ConnectRequest (for each rank to call), Step (rank 0), ShutDown
+//   worker → node: Listening (whom others call), Progress, Loaded, Ready, StepResult (rank 0), Failed
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -14,12 +15,21 @@
 #include "base/bytes.h"
 #include "base/result.h"
 #include "engine/engine.h"
+#include "runtime/stage_frame.h"
 #include "runtime/step.h"
 
 namespace shoal::worker {
 
-// What one rank of an instance's world has to be. Ranks form a ring: rank r sends hidden rows to rank r + 1,
-// the last rank sends step results to rank 0, which hands them to its node. A world of one rank has no links.
+// Whom a rank talks to. Ranks are numbered stage by stage; the first of a stage leads it. Leaders form a
+// ring: hidden rows go from stage to stage, results from the last leader to rank 0, which hands them to its
+// node. A leader hands its steps on to the others of its stage, and all of them add up what each computed.
+struct RankPeers {
+  std::vector<uint32_t> group = {0};  // the ranks of the stage in order, the rank itself among them
+  std::optional<uint32_t> previous = {}, next = {};  // of a leader, where there are several stages
+  std::vector<uint32_t> calls = {}, called_by = {};  // every rank above is in one of them
+};
+
+// What one rank of an instance's world has to be. A world of one rank has no links.
 struct LoadRequest {
   std::string model_path;
   engine::StageRange stage;
@@ -32,8 +42,10 @@ struct LoadRequest {
   std::string secret;  // shared by the ranks of this epoch; a peer without it is refused
   uint32_t rank = 0;
   uint32_t rank_count = 1;
+  RankPeers peers = {};
+  runtime::WireFormat wire = runtime::WireFormat::f32;  // of what we send to the next stage
   std::vector<std::string>
-      listen_addresses;  // where the previous rank may reach us; "0.0.0.0" or addresses of this node
+      listen_addresses;  // where other ranks may reach us; "0.0.0.0" or addresses of this node
 };
 
 struct Endpoint {
@@ -41,8 +53,9 @@ struct Endpoint {
   uint16_t port = 0;
 };
 
-struct ConnectRequest {
-  std::vector<Endpoint> next;  // of the next rank, tried in order
+struct ConnectRequest {  // one for each of RankPeers::calls
+  uint32_t peer = 0;
+  std::vector<Endpoint> endpoints;  // of that rank, tried in order
 };
 struct ShutDown {};
 

@@ -1,5 +1,6 @@
 #include "worker/messages.h"
 
+#include <functional>
 #include <gtest/gtest.h>
 
 #include "base/limits.h"
@@ -10,7 +11,7 @@ namespace {
 LoadRequest load_request() {
   return {.model_path = "/models/größe.gguf",
           .stage = {2, 7, false, true},
-          .shard = {1, 3},
+          .shard = {.rank = 1, .count = 3, .shares = {500, 300, 200}},
           .kv = {engine::KvType::q8, 64, 1000, 12},
           .threads = 5,
           .isa = "avx2",
@@ -18,7 +19,9 @@ LoadRequest load_request() {
           .epoch = 9,
           .secret = "tell nobody",
           .rank = 1,
-          .rank_count = 3,
+          .rank_count = 4,
+          .peers = {.group = {0, 1, 2}, .previous = {}, .next = {}, .calls = {2}, .called_by = {0}},
+          .wire = runtime::WireFormat::bf16,
           .listen_addresses = {"0.0.0.0", "::1"}};
 }
 
@@ -34,6 +37,26 @@ T from_node(const NodeMessage& message) {
 template <class T>
 T from_worker(const WorkerMessage& message) {
   return std::get<T>(decode_worker_message(body_of(encode(message))).value());
+}
+
+TEST(NodeMessages, PeersThatContradictEachOtherAreRefused) {
+  const std::vector<std::function<void(LoadRequest&)>> changes = {
+      [](LoadRequest& load) { load.peers.group = {0, 2}; },      // without the rank itself
+      [](LoadRequest& load) { load.peers.group = {1, 0, 2}; },   // out of order
+      [](LoadRequest& load) { load.peers.group = {0, 1, 9}; },   // no such rank
+      [](LoadRequest& load) { load.peers.calls = {}; },          // no Link to rank 2
+      [](LoadRequest& load) { load.peers.called_by = {0, 0}; },  // two from rank 0
+      [](LoadRequest& load) { load.peers.next = 3; },            // whom nobody calls
+      [](LoadRequest& load) { load.peers.previous = 7; },
+      [](LoadRequest& load) { load.shard.rank = 2; },                 // another place in the group
+      [](LoadRequest& load) { load.shard.shares = {500, 500}; },      // of too few
+      [](LoadRequest& load) { load.shard.shares = {500, 0, 500}; }};  // nothing to do
+  EXPECT_TRUE(decode_node_message(body_of(encode(NodeMessage(load_request())))).has_value());
+  for (size_t i = 0; i < changes.size(); ++i) {
+    LoadRequest load = load_request();
+    changes[i](load);
+    EXPECT_FALSE(decode_node_message(body_of(encode(NodeMessage(load)))).has_value()) << i;
+  }
 }
 
 TEST(NodeMessages, ComeBackAsTheyWereSent) {
@@ -56,13 +79,20 @@ TEST(NodeMessages, ComeBackAsTheyWereSent) {
   EXPECT_EQ(load.epoch, 9u);
   EXPECT_EQ(load.secret, "tell nobody");
   EXPECT_EQ(load.rank, 1u);
-  EXPECT_EQ(load.rank_count, 3u);
+  EXPECT_EQ(load.rank_count, 4u);
+  EXPECT_EQ(load.shard.shares, (std::vector<uint32_t>{500, 300, 200}));
+  EXPECT_EQ(load.peers.group, (std::vector<uint32_t>{0, 1, 2}));
+  EXPECT_FALSE(load.peers.previous || load.peers.next);
+  EXPECT_EQ(load.peers.calls, std::vector<uint32_t>{2});
+  EXPECT_EQ(load.peers.called_by, std::vector<uint32_t>{0});
+  EXPECT_EQ(load.wire, runtime::WireFormat::bf16);
   EXPECT_EQ(load.listen_addresses, sent.listen_addresses);
 
-  auto connect = from_node<ConnectRequest>(ConnectRequest{{{"10.0.0.1", 4000}, {"fe80::1", 65535}}});
-  ASSERT_EQ(connect.next.size(), 2u);
-  EXPECT_EQ(connect.next[1].address, "fe80::1");
-  EXPECT_EQ(connect.next[1].port, 65535);
+  auto connect = from_node<ConnectRequest>(ConnectRequest{3, {{"10.0.0.1", 4000}, {"fe80::1", 65535}}});
+  EXPECT_EQ(connect.peer, 3u);
+  ASSERT_EQ(connect.endpoints.size(), 2u);
+  EXPECT_EQ(connect.endpoints[1].address, "fe80::1");
+  EXPECT_EQ(connect.endpoints[1].port, 65535);
 
   runtime::Step step;
   step.id = 77;

@@ -9,7 +9,7 @@
 
 namespace shoal::worker {
 
-Result<std::unique_ptr<LoadedStage>> load_stage(const LoadRequest& load,
+Result<std::unique_ptr<LoadedStage>> load_stage(const LoadRequest& load, engine::RankGroup& group,
                                                 std::function<void(float)> progress) {
   SHOAL_TRY(auto checkpoint, formats::Checkpoint::open(load.model_path));
   SHOAL_TRY(auto spec, model::read_decoder_spec(checkpoint));
@@ -27,13 +27,15 @@ Result<std::unique_ptr<LoadedStage>> load_stage(const LoadRequest& load,
                                   .isa = {},
                                   .progress = std::move(progress),
                                   .cores = have_all ? cores : std::vector<unsigned>(),
-                                  .thread_share = [&ledger = *ledger] { return ledger.begin_step(); }};
+                                  .thread_share = [&ledger = *ledger] { return ledger.begin_step(); },
+                                  .ranks = load.shard.count > 1 ? &group : nullptr};
   if (!load.isa.empty()) {
     SHOAL_TRY(options.isa, engine::cpu::parse_isa(load.isa));
   }
   SHOAL_TRY(auto engine, model::load_cpu_engine(checkpoint, spec, options));
-  return std::make_unique<LoadedStage>(LoadedStage{std::move(checkpoint), std::move(ledger),
-                                                   runtime::Stage(std::move(engine), load.stage.heads)});
+  return std::make_unique<LoadedStage>(
+      LoadedStage{std::move(checkpoint), std::move(ledger),
+                  runtime::Stage(std::move(engine), load.stage.heads && load.shard.rank == 0)});
 }
 
 }  // namespace shoal::worker

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/result.h"
+#include "engine/rank_group.h"
 #include "formats/checkpoint.h"
 #include "runtime/stage.h"
 #include "worker/core_ledger.h"
@@ -26,6 +27,8 @@ struct LoadedStage {
   }
 };
 
-Result<std::unique_ptr<LoadedStage>> load_stage(const LoadRequest& load, std::function<void(float)> progress);
+// `group`: the ranks of the stage; outlives the stage.
+Result<std::unique_ptr<LoadedStage>> load_stage(const LoadRequest& load, engine::RankGroup& group,
+                                                std::function<void(float)> progress);
 
 }  // namespace shoal::worker

@@ -221,7 +221,7 @@ class ProcessClient final : public WorkerClient {
   ~ProcessClient() override { session_->detach(); }
 
   void load(const LoadRequest& request) override { session_->send(request); }
-  void connect(const std::vector<Endpoint>& next) override { session_->send(ConnectRequest{next}); }
+  void connect(const ConnectRequest& request) override { session_->send(request); }
   void submit(const runtime::Step& step) override { session_->send(step); }
   void shut_down() override { session_->shut_down(); }
   pid_t pid() const override { return session_->pid(); }

@@ -20,10 +20,10 @@ namespace shoal::worker {
 class WorkerListener {
  public:
   virtual ~WorkerListener() = default;
-  virtual void on_listening(uint16_t port) = 0;  // only in worlds of several ranks
+  virtual void on_listening(uint16_t port) = 0;  // of ranks that others call
   virtual void on_progress(float fraction) = 0;  // of loading
   virtual void on_loaded(const engine::EngineMemory& memory) = 0;
-  virtual void on_ready() = 0;  // loaded, and connected to both neighbours in the ring
+  virtual void on_ready() = 0;                                  // loaded, and linked to all its peers
   virtual void on_step_result(runtime::StepResult result) = 0;  // rank 0 only
   virtual void on_failed(const Error& error) = 0;  // loading, link or step failed; the worker will exit
   virtual void on_exit(
@@ -41,9 +41,9 @@ class WorkerClient {
   virtual ~WorkerClient() = default;  // kills the process if it still runs; no callback after
 
   virtual void load(const LoadRequest& request) = 0;
-  virtual void connect(const std::vector<Endpoint>& next) = 0;  // tried in order, until one works
-  virtual void submit(const runtime::Step& step) = 0;           // rank 0 only; several may be in flight
-  virtual void shut_down() = 0;                                 // asks it to leave; on_exit follows
+  virtual void connect(const ConnectRequest& request) = 0;  // to a rank that is to be called
+  virtual void submit(const runtime::Step& step) = 0;       // rank 0 only; several may be in flight
+  virtual void shut_down() = 0;                             // asks it to leave; on_exit follows
   virtual pid_t pid() const = 0;
 };
 

@@ -1,7 +1,8 @@
 // The worker's main. Threads: this one listens to the node (and, on rank 0, runs the steps it brings); a
-// loader while loading; on the other ranks one that runs the steps of the previous rank; on rank 0 of several
-// one that hands results back; one per outgoing Link and one on the node's socket that notice an end. Whoever
-// meets an error reports it and ends the process, so no thread ever waits for another to finish.
+// loader while loading; on the other ranks one that runs the steps of the stage before or of its leader; on
+// rank 0 of several stages one that hands results back; one on the Link to the next stage and one on the
+// node's socket that notice an end. Whoever meets an error reports it and ends the process, so no thread ever
+// waits for another to finish.
 #include <atomic>
 #include <cmath>
 #include <fmt/format.h>
@@ -12,15 +13,16 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "runtime/stage_frame.h"
+#include "worker/link_group.h"
 #include "worker/node_channel.h"
-#include "worker/ring.h"
 #include "worker/stage_loader.h"
 #include "worker/worker_client.h"
+#include "worker/world_links.h"
 
 namespace shoal::worker {
 namespace {
 
-constexpr uint8_t kUnusedChannel = 3;  // nothing is sent on it; receiving from it is how an end is noticed
+constexpr uint8_t kUnusedChannel = 2;  // nothing is sent on it; receiving from it is how an end is noticed
 constexpr Duration kGoodbyeTimeout = milliseconds(500);
 constexpr float kProgressStep = 0.01F;
 
@@ -43,12 +45,16 @@ class Worker {
 
   NodeMessage next_message();
   void load();
-  void connect_ring();
+  void connect();
 
   [[noreturn]] void serve_node();
   void run_step_of_node(const runtime::Step& step);
-  [[noreturn]] void serve_previous_rank();
+  [[noreturn]] void serve_previous_stage();
+  [[noreturn]] void serve_leader();
   [[noreturn]] void hand_back_results();
+  bool leads() const { return load_.shard.rank == 0; }
+  runtime::StageOutput run_on_stage(const runtime::Step& step, std::span<const float> hidden,
+                                    ByteView step_bytes);
   void finish_step(const runtime::Step& step, runtime::StageOutput output,
                    std::vector<float> stage_milliseconds, ByteView step_bytes);
   bool of_this_epoch(const runtime::Step& step) const;
@@ -56,9 +62,9 @@ class Worker {
   NodeChannel node_;
   std::mutex leave_mutex_;  // the first error is the one that is reported
   LoadRequest load_;
+  LinkGroup group_;  // outlives the engine in loaded_
   std::unique_ptr<LoadedStage> loaded_;
-  std::unique_ptr<RingBuilder> ring_builder_;
-  RingLinks ring_;
+  WorldLinks links_;
 };
 
 void Worker::leave_failed(const Error& error) {
@@ -73,8 +79,7 @@ void Worker::leave_failed(const Error& error) {
 void Worker::leave_with_goodbye() {
   leave_mutex_.lock();
   TimePoint deadline = std::chrono::steady_clock::now() + kGoodbyeTimeout;
-  for (auto* link : {ring_.next.get(), ring_.previous.get()}) {
-    if (!link) continue;
+  for (link::Link* link : links_.all()) {
     if (auto closed = link->close(deadline); !closed) log_debug("worker", "{}", closed.error().text());
   }
   leave(0);
@@ -131,16 +136,22 @@ void Worker::run() {
     load();
     loaded.set_value();
   }).detach();
-  if (load_.rank_count > 1) connect_ring();
+  if (load_.rank_count > 1) connect();
   loaded.get_future().wait();
 
   node_.send(Ready{});
   if (load_.rank_count == 1) serve_node();
-  std::thread([this] { receive(*ring_.next, kUnusedChannel); }).detach();
-  std::thread([this] {
-    if (load_.rank == 0) hand_back_results();
-    serve_previous_rank();
-  }).detach();
+  // A lost rank of our stage shows in the next step, and its node tells ours: a thread that waits on its Link
+  // would only be in the way of the sums.
+  if (links_.next) std::thread([this] { receive(*links_.next, kUnusedChannel); }).detach();
+  if (!leads()) {
+    std::thread([this] { serve_leader(); }).detach();
+  } else if (links_.previous) {
+    std::thread([this] {
+      if (load_.rank == 0) hand_back_results();
+      serve_previous_stage();
+    }).detach();
+  }
   serve_node();
 }
 
@@ -152,19 +163,22 @@ void Worker::load() {
     if (reported.compare_exchange_strong(last, fraction))
       node_.send(Progress{std::clamp(fraction, 0.F, 1.F)});
   };
-  loaded_ = must(load_stage(load_, progress));
+  loaded_ = must(load_stage(load_, group_, progress));
   node_.send(Loaded{loaded_->stage.engine().memory()});
 }
 
-void Worker::connect_ring() {
-  ring_builder_ = must(RingBuilder::listen(load_));
-  node_.send(Listening{ring_builder_->port()});
-  NodeMessage message = next_message();
-  auto* connect = std::get_if<ConnectRequest>(&message);
-  if (!connect) leave_failed({ErrorCode::malformed, "the node sent steps before it connected the ring", ""});
-  ring_ = must(ring_builder_->connect(connect->next));
-  ring_builder_.reset();  // nobody else is to call: stop listening
-}
+void Worker::connect() {
+  const std::unique_ptr<LinkBuilder> builder = must(LinkBuilder::listen(load_));
+  if (builder->port() != 0) node_.send(Listening{builder->port()});
+  while (!builder->has_called_all()) {
+    NodeMessage message = next_message();
+    auto* request = std::get_if<ConnectRequest>(&message);
+    if (!request) leave_failed({ErrorCode::malformed, "the node sent steps before all links were made", ""});
+    must(builder->call(*request));
+  }
+  links_ = must(builder->finish());
+  group_.join(links_.group);
+}  // nobody else is to call: stops listening
 
 // Rank 0 runs what the node sends; to the others it has only one more thing to say.
 void Worker::serve_node() {
@@ -186,40 +200,59 @@ bool Worker::of_this_epoch(const runtime::Step& step) const {
 
 void Worker::run_step_of_node(const runtime::Step& step) {
   if (!of_this_epoch(step)) return;
-  runtime::StageOutput output = must(loaded_->run(step, {}));
   ByteWriter writer;
   if (load_.rank_count > 1) step.encode(writer);
-  finish_step(step, std::move(output), {}, writer.bytes());
+  finish_step(step, run_on_stage(step, {}, writer.bytes()), {}, writer.bytes());
 }
 
-void Worker::serve_previous_rank() {
+void Worker::serve_previous_stage() {
   while (true) {
-    link::Frame frame = receive(*ring_.previous, runtime::kStepChannel);
+    link::Frame frame = receive(*links_.previous, runtime::kStepChannel);
     runtime::StageFrame incoming = must(runtime::read_stage_frame(frame));
     if (!of_this_epoch(incoming.step)) continue;
-    runtime::StageOutput output = must(loaded_->run(incoming.step, incoming.hidden));
+    runtime::StageOutput output = run_on_stage(incoming.step, incoming.hidden, incoming.step_bytes);
     finish_step(incoming.step, std::move(output), std::move(incoming.stage_milliseconds),
                 incoming.step_bytes);
   }
 }
 
+// What it makes of a step is what its leader makes of it.
+void Worker::serve_leader() {
+  while (true) {
+    link::Frame frame = receive(*links_.group.front(), runtime::kStepChannel);
+    runtime::StageFrame incoming = must(runtime::read_stage_frame(frame));
+    if (of_this_epoch(incoming.step)) must(loaded_->run(incoming.step, incoming.hidden));
+  }
+}
+
+// As the leader: the others of the stage run it too.
+runtime::StageOutput Worker::run_on_stage(const runtime::Step& step, std::span<const float> hidden,
+                                          ByteView step_bytes) {
+  for (const auto& link : links_.group) {
+    if (!link) continue;
+    auto frame = must(runtime::make_stage_frame(*link, step.id, step_bytes, {}, hidden));
+    must(link->send(std::move(frame)));
+  }
+  return must(loaded_->run(step, hidden));
+}
+
 void Worker::finish_step(const runtime::Step& step, runtime::StageOutput output,
                          std::vector<float> stage_milliseconds, ByteView step_bytes) {
   stage_milliseconds.push_back(output.milliseconds);
-  if (load_.rank + 1 < load_.rank_count) {
-    auto frame =
-        must(runtime::make_stage_frame(*ring_.next, step.id, step_bytes, stage_milliseconds, output.hidden));
-    return must(ring_.next->send(std::move(frame)));
+  if (!load_.stage.heads) {
+    auto frame = must(runtime::make_stage_frame(*links_.next, step.id, step_bytes, stage_milliseconds,
+                                                output.hidden, load_.wire));
+    return must(links_.next->send(std::move(frame)));
   }
   runtime::StepResult result{step.id, step.epoch, std::move(output.tokens), std::move(stage_milliseconds)};
   if (load_.rank == 0) return node_.send(std::move(result));
-  auto frame = must(runtime::make_result_frame(*ring_.next, result));
-  must(ring_.next->send(std::move(frame)));
+  auto frame = must(runtime::make_result_frame(*links_.next, result));
+  must(links_.next->send(std::move(frame)));
 }
 
 void Worker::hand_back_results() {
   while (true) {
-    link::Frame frame = receive(*ring_.previous, runtime::kResultChannel);
+    link::Frame frame = receive(*links_.previous, runtime::kResultChannel);
     node_.send(must(runtime::read_result_frame(frame)));
   }
 }

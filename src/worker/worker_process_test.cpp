@@ -72,46 +72,84 @@ class WorkerProcess : public testing::Test {
     return rank;
   }
 
-  static LoadRequest request(uint32_t rank, uint32_t rank_count) {
-    runtime::LoadedModel model = runtime::open_model(kModel);
-    return {.model_path = model.checkpoint.path().string(),
-            .stage = model::even_stages(model.spec, rank_count).value().at(rank),
-            .shard = {},
-            .kv = {.type = engine::KvType::f32, .page_tokens = 16, .page_count = 64},
-            .threads = 1,
-            .isa = "",
-            .instance = "demo",
-            .epoch = 4,
-            .secret = "between us",
-            .rank = rank,
-            .rank_count = rank_count,
-            .listen_addresses = {"127.0.0.1"}};
+  static LoadRequest request(uint32_t rank, uint32_t rank_count, const RankPeers& peers) {
+    return {
+        .model_path = runtime::open_model(kModel).checkpoint.path().string(),
+        .stage = {},
+        .shard = {.rank = static_cast<uint32_t>(std::ranges::find(peers.group, rank) - peers.group.begin()),
+                  .count = static_cast<uint32_t>(peers.group.size())},
+        .kv = {.type = engine::KvType::f32, .page_tokens = 16, .page_count = 64},
+        .threads = 1,
+        .isa = "",
+        .instance = "demo",
+        .epoch = 4,
+        .secret = "between us",
+        .rank = rank,
+        .rank_count = rank_count,
+        .peers = peers,
+        .listen_addresses = {"127.0.0.1"}};
+  }
+
+  // Stage s has sizes[s] ranks.
+  static std::vector<LoadRequest> requests(const std::vector<uint32_t>& sizes) {
+    const auto stages = static_cast<uint32_t>(sizes.size());
+    std::vector<uint32_t> leaders = {0};
+    for (const uint32_t size : sizes) leaders.push_back(leaders.back() + size);
+    const std::vector<engine::StageRange> ranges =
+        model::even_stages(runtime::open_model(kModel).spec, stages).value();
+    std::vector<LoadRequest> loads;
+    for (uint32_t stage = 0; stage < stages; ++stage) {
+      RankPeers group{.group = {}};
+      for (uint32_t rank = leaders[stage]; rank < leaders[stage + 1]; ++rank) group.group.push_back(rank);
+      for (const uint32_t rank : group.group) {
+        RankPeers peers = group;
+        for (const uint32_t other : group.group) {
+          if (other != rank) (other > rank ? peers.calls : peers.called_by).push_back(other);
+        }
+        if (rank == leaders[stage] && stages > 1) {
+          peers.calls.push_back(*(peers.next = leaders[(stage + 1) % stages]));
+          peers.called_by.push_back(*(peers.previous = leaders[(stage + stages - 1) % stages]));
+        }
+        loads.push_back(request(rank, leaders.back(), peers));
+        loads.back().stage = ranges[stage];
+      }
+    }
+    return loads;
   }
 
   void start_world(
-      uint32_t rank_count, const std::function<void(LoadRequest&)>& change = [](LoadRequest&) {}) {
-    for (uint32_t i = 0; i < rank_count; ++i) {
+      const std::vector<uint32_t>& sizes,
+      const std::function<void(LoadRequest&)>& change = [](LoadRequest&) {}) {
+    stage_count = sizes.size();
+    const std::vector<LoadRequest> loads = requests(sizes);
+    for (LoadRequest load : loads) {
       ranks.push_back(start());
-      LoadRequest load = request(i, rank_count);
       change(load);
       ranks.back().client->load(load);
     }
-    if (rank_count == 1) return;
     auto all_listen = [&] {
-      return std::ranges::all_of(ranks, [](const Rank& r) { return r.recorder->port != 0; });
+      return std::ranges::all_of(loads, [&](const LoadRequest& load) {
+        return load.peers.called_by.empty() || ranks[load.rank].recorder->port != 0;
+      });
     };
-    wait_for(all_listen, "every rank to listen");
-    for (uint32_t i = 0; i < rank_count; ++i) {
-      ranks[i].client->connect({{"127.0.0.1", ranks[(i + 1) % rank_count].recorder->port}});
+    wait_for(all_listen, "every rank that is called to listen");
+    for (const LoadRequest& load : loads) {
+      for (const uint32_t peer : load.peers.calls) {
+        ranks[load.rank].client->connect({peer, {{"127.0.0.1", ranks[peer].recorder->port}}});
+      }
     }
   }
-  void start_ready_world(uint32_t rank_count) {
-    start_world(rank_count);
+  void start_world(uint32_t rank_count, const std::function<void(LoadRequest&)>& change) {
+    start_world(std::vector<uint32_t>(rank_count, 1), change);
+  }
+  void start_ready_world(const std::vector<uint32_t>& sizes) {
+    start_world(sizes);
     auto all_ready = [&] {
       return std::ranges::all_of(ranks, [](const Rank& r) { return r.recorder->ready; });
     };
     wait_for(all_ready, "every rank to be ready");
   }
+  void start_ready_world(uint32_t rank_count) { start_ready_world(std::vector<uint32_t>(rank_count, 1)); }
 
   // The next token after `rows` of one sequence, alone in its step.
   int32_t next_token(runtime::SequenceDriver& driver, std::span<const int32_t> rows, uint64_t id) {
@@ -125,7 +163,7 @@ class WorkerProcess : public testing::Test {
     wait_for([&] { return first.results.size() > before; }, "a step result");
     if (first.results.size() == before) return -1;
     EXPECT_EQ(first.results.back().id, id);
-    EXPECT_EQ(first.results.back().stage_milliseconds.size(), ranks.size());
+    EXPECT_EQ(first.results.back().stage_milliseconds.size(), stage_count);
     return first.results.back().tokens.at(0).sampled.token;
   }
 
@@ -149,6 +187,7 @@ class WorkerProcess : public testing::Test {
 
   boost::asio::io_context io;
   std::vector<Rank> ranks;
+  size_t stage_count = 0;
 };
 
 const std::vector<int32_t> kPrompt = {5, 17, 200, 31, 44, 9, 120};
@@ -167,6 +206,32 @@ TEST_F(WorkerProcess, WorldsOfOneTwoAndThreeRanksChooseTheSameTokens) {
       EXPECT_GT(rank.recorder->memory->weight_bytes, 0u);
     }
   }
+}
+
+TEST_F(WorkerProcess, RanksThatShareAStageChooseTheTokensOfOne) {
+  const auto tokens = expected(kPrompt, 24);
+  for (const std::vector<uint32_t>& sizes : {std::vector<uint32_t>{2}, {3}, {2, 1}, {1, 2}, {2, 2}}) {
+    ranks.clear();
+    start_ready_world(sizes);
+    EXPECT_EQ(generate(kPrompt, 24), tokens) << testing::PrintToString(sizes);
+    for (const Rank& rank : ranks) EXPECT_FALSE(rank.recorder->failure) << rank.recorder->failure->text();
+  }
+}
+
+TEST_F(WorkerProcess, AKilledRankOfAStageEndsTheOthersAmidWork) {
+  start_ready_world({3});
+  EXPECT_EQ(generate(kPrompt, 2), expected(kPrompt, 2));
+  ::kill(ranks[2].client->pid(), SIGKILL);
+  wait_for([&] { return ranks[2].recorder->exit.has_value(); }, "the killed rank to end");
+  runtime::SequenceDriver driver(2, 16);
+  runtime::Step step;
+  step.id = 2;
+  step.epoch = 4;
+  driver.add_rows(step, kPrompt, true, 16);
+  ranks[0].client->submit(step);
+  wait_for([&] { return ranks[0].recorder->exit && ranks[1].recorder->exit; }, "the others to end");
+  EXPECT_EQ(ranks[0].recorder->failure.value().code, ErrorCode::unavailable);
+  EXPECT_EQ(ranks[0].recorder->results.size(), 2u);
 }
 
 TEST_F(WorkerProcess, SeveralStepsInFlightComeBackInOrderWithTheRightTokens) {
@@ -310,31 +375,10 @@ TEST_F(WorkerProcess, ShutDownEndsEveryRankWithoutAFailure) {
 TEST_F(WorkerProcess, ADestroyedClientLeavesNoProcessAndCallsNobody) {
   Rank rank = start();
   pid_t pid = rank.client->pid();
-  rank.client->load(request(0, 1));
+  rank.client->load(requests({1}).front());
   rank.client.reset();
   wait_for([&] { return ::kill(pid, 0) != 0; }, "the process to be reaped");
   EXPECT_FALSE(rank.recorder->exit.has_value());
-}
-
-TEST(WorkerWithoutNode, LeavesWhenTheNodesEndCloses) {
-  ChildProcess child =
-      spawn_process(executable_path(), {"worker", "--fd", std::to_string(kChildSocket)}).value();
-  EXPECT_FALSE(reap_process(child.pid).has_value());
-  child.socket.reset();
-  int status = 0;
-  ASSERT_EQ(::waitpid(child.pid, &status, 0), child.pid);
-  EXPECT_EQ(describe_exit(status), "exit code 0");
-}
-
-TEST(WorkerWithoutNode, AMalformedMessageEndsIt) {
-  ChildProcess child =
-      spawn_process(executable_path(), {"worker", "--fd", std::to_string(kChildSocket)}).value();
-  Bytes noise(64, std::byte{0x7f});
-  iovec part{noise.data(), noise.size()};
-  ASSERT_EQ(send_some(child.socket.get(), std::span(&part, 1)).bytes, noise.size());
-  int status = 0;
-  ASSERT_EQ(::waitpid(child.pid, &status, 0), child.pid);
-  EXPECT_EQ(describe_exit(status), "exit code 1");
 }
 
 }  // namespace

@@ -1,8 +1,12 @@
-// A rank's place in its world's ring: the Link from the rank before and the Link to the rank after.
+// A rank's Links to the others of its world, made while its weights load: of every two ranks that talk one
+// calls the other (RankPeers says which).
 #pragma once
 
+#include <atomic>
 #include <future>
+#include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
@@ -11,29 +15,38 @@
 
 namespace shoal::worker {
 
-struct RingLinks {
-  std::unique_ptr<link::Link> previous;
-  std::unique_ptr<link::Link> next;
+struct WorldLinks {
+  std::unique_ptr<link::Link> previous, next;      // of a leader, where there are several stages
+  std::vector<std::unique_ptr<link::Link>> group;  // [RankPeers::group]; null at the rank itself
+
+  std::vector<link::Link*> all() const;
 };
 
-// Connects in both directions at once: the previous rank may call as soon as the port is known, while we
-// still load.
-class RingBuilder {
+class LinkBuilder {
  public:
-  static Result<std::unique_ptr<RingBuilder>> listen(const LoadRequest& load);
+  // Where somebody is to call, listens and answers from now on: others may be ready long before us.
+  static Result<std::unique_ptr<LinkBuilder>> listen(const LoadRequest& load);
 
-  uint16_t port() const { return listener_.port(); }
-  // Errors: unavailable or timeout naming the rank that is not there, invalid_argument for a malformed
-  // address.
-  Result<RingLinks> connect(const std::vector<Endpoint>& next);
+  uint16_t port() const { return listener_ ? listener_->port() : 0; }  // 0: nobody is to call
+  // Begins to call a rank. Errors: invalid_argument (not one to call, called already, a malformed address).
+  Result<> call(const ConnectRequest& request);
+  bool has_called_all() const { return calls_.size() == load_.peers.calls.size(); }
+  // Waits for all Links. Errors: unavailable or timeout naming the rank that is not there.
+  Result<WorldLinks> finish();
 
  private:
-  RingBuilder(link::TcpLinkListener listener, const LoadRequest& load);
-  link::Credentials credentials(uint32_t peer_rank) const;
+  using Links = std::map<uint32_t, std::unique_ptr<link::Link>>;
 
-  link::TcpLinkListener listener_;
+  explicit LinkBuilder(const LoadRequest& load) : load_(load) {}
+  link::Credentials credentials(uint32_t peer_rank) const;
+  Result<Links> accept_all();
+  Result<Links> await_callers();
+
   const LoadRequest load_;
-  std::future<Result<std::unique_ptr<link::Link>>> accepted_;
+  std::optional<link::TcpLinkListener> listener_;
+  std::map<uint32_t, std::future<Result<std::unique_ptr<link::Link>>>> calls_;
+  std::atomic<uint32_t> awaited_ = 0;  // the rank that accept_all() waits for
+  std::future<Result<Links>> callers_;
 };
 
 }  // namespace shoal::worker

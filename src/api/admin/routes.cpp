@@ -1,10 +1,12 @@
 #include "api/admin/routes.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "api/fields.h"
 #include "api/openai/errors.h"
 #include "base/limits.h"
+#include "planner/names.h"
 
 namespace shoal::api::admin {
 namespace {
@@ -67,6 +69,24 @@ ApiResult<serving::PlaceOptions> parse_place_request(const JsonObject& body, std
       static_cast<uint32_t>(fields.integer("min_nodes", 1, limits::kMaxNodes).value_or(1));
   if (auto context = fields.integer("context", 1, limits::kMaxContextTokens)) {
     options.context_tokens = static_cast<uint32_t>(*context);
+  }
+  const auto choose = [&fields]<class Choice, size_t count>(const char* name,
+                                                            const std::array<std::string_view, count>& names,
+                                                            Choice& choice) {
+    const auto text = fields.string(name);
+    if (!text) return;
+    if (const auto found = planner::choice_of<Choice>(names, *text)) {
+      choice = *found;
+    } else {
+      fields.fail(name, fmt::format("'{}' must be one of {}, not '{}'", name, fmt::join(names, ", "), *text),
+                  "invalid_value");
+    }
+  };
+  choose("strategy", planner::kStrategyNames, options.strategy);
+  choose("objective", planner::kObjectiveNames, options.objective);
+  choose("wire", planner::kWireFormatNames, options.wire);
+  if (auto concurrency = fields.integer("concurrency", 1, limits::kMaxActiveSequences)) {
+    options.concurrency = static_cast<uint32_t>(*concurrency);
   }
   options.preview = fields.boolean("preview").value_or(false);
   if (query == "preview" || query == "preview=true" || query == "preview=1") options.preview = true;

@@ -11,7 +11,8 @@
 
 namespace shoal::api::admin {
 
-// {"model", "min_nodes", "context", "preview"} of POST /v1/placements; `query` may say preview too.
+// {"model", "min_nodes", "context", "strategy", "objective", "wire", "concurrency", "preview"} of POST
+// /v1/placements; `query` may say preview too.
 ApiResult<serving::PlaceOptions> parse_place_request(const JsonObject& body, std::string_view query);
 
 // `service` and what `http_metrics` refers to must outlive the router.
