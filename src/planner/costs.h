@@ -11,7 +11,8 @@ namespace shoal::planner {
 
 inline constexpr double kDefaultDecodeBytesPerSecond = 5e9;  // a device that nobody has measured yet
 inline constexpr double kDefaultPrefillFlopsPerSecond = 50e9;
-inline constexpr uint32_t kMostRanks = 8;  // of a stage
+inline constexpr double kDefaultFlopsPerThread = 25e9;  // where the threads are known
+inline constexpr uint32_t kMostRanks = 8;               // of a stage
 
 // One direction between two devices.
 struct Path {

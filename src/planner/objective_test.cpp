@@ -151,6 +151,17 @@ TEST(Objective, SixtyFourNodesTakeBoundedWork) {
   }
 }
 
+TEST(Costs, UnmeasuredDevicesPrefillByTheirThreads) {
+  auto first_token = [](uint32_t threads) {
+    Device unmeasured = device("a", 4000 * kMiB, 1e12);
+    unmeasured.prefill_flops_per_second = 0;
+    unmeasured.threads = threads;
+    return plan({unmeasured}, {}, even_model(8, 100 * kMiB), small_context())->front().first_token_seconds;
+  };
+  EXPECT_NEAR(first_token(8) / first_token(16), 2, 1e-6);
+  EXPECT_NEAR(first_token(0) / first_token(2), 1, 1e-6);
+}
+
 TEST(Costs, UnmeasuredLinksBehaveAsTheirKindUsuallyDoes) {
   Path wifi = path_of({0, 1, 0, 0, 0, LinkKind::wifi}), wire = path_of({0, 1, 0, 0, 0, LinkKind::ethernet});
   EXPECT_GT(wifi.one_way_seconds, 5 * wire.one_way_seconds);

@@ -21,7 +21,7 @@ struct Device {
   double decode_bytes_per_second = 0;   // measured: weight bytes streamed in decode
   double prefill_flops_per_second = 0;  // measured, of weights like the model's: callers know its types
   bool holds_model = true;
-  uint32_t threads = 0;            // that compute, for people: the figures above already have it
+  uint32_t threads = 0;            // that compute; of use only where prefill was not measured
   double layer_fixed_seconds = 0;  // of a layer however few bytes it has: barriers, kernel launches
 };
 

@@ -110,7 +110,7 @@ bool same_figures(const Device& a, const Device& b) {
   return a.free_memory_bytes == b.free_memory_bytes &&
          a.decode_bytes_per_second == b.decode_bytes_per_second &&
          a.prefill_flops_per_second == b.prefill_flops_per_second &&
-         a.layer_fixed_seconds == b.layer_fixed_seconds;
+         a.layer_fixed_seconds == b.layer_fixed_seconds && a.threads == b.threads;
 }
 
 void find_classes(const std::vector<Device>& devices, const Net& net, Symmetry symmetry, Problem& problem) {
@@ -139,7 +139,8 @@ void find_classes(const std::vector<Device>& devices, const Net& net, Symmetry s
     figures.decode_bytes_per_second =
         positive_or(figures.decode_bytes_per_second, kDefaultDecodeBytesPerSecond);
     figures.prefill_flops_per_second =
-        positive_or(figures.prefill_flops_per_second, kDefaultPrefillFlopsPerSecond);
+        positive_or(figures.prefill_flops_per_second,
+                    positive_or(figures.threads * kDefaultFlopsPerThread, kDefaultPrefillFlopsPerSecond));
     figures.layer_fixed_seconds = positive_or(figures.layer_fixed_seconds, 0);
   }
 }
