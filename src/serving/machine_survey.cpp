@@ -5,6 +5,7 @@
 #include <csignal>
 #include <fmt/format.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -18,8 +19,16 @@ namespace shoal::serving {
 namespace {
 
 constexpr Duration kPatience = seconds(10);  // a starved machine takes longer than it should
+constexpr Duration kSettleTime = milliseconds(500);
 constexpr Duration kLookInterval = milliseconds(50);
 constexpr size_t kMaxAnswerBytes = 64 * limits::kKiB;
+
+// A node that starts finds the others first: measuring takes every core.
+void settle(const std::atomic<bool>& awaited) {
+  const SystemClock clock;
+  const TimePoint end = clock.now() + kSettleTime;
+  while (!awaited && clock.now() < end) std::this_thread::sleep_for(milliseconds(10));
+}
 
 // All that the child writes until it closes its end.
 Result<std::string> read_answer(const FileDescriptor& socket, const std::atomic<bool>& cancelled) {
@@ -61,7 +70,8 @@ void MachineSurvey::start(Measured measured) {
   measured_ = std::move(measured);
   measuring_ = std::make_unique<TaskPool>(io_, 1);
   measuring_->run(
-      [options = options_, identity, cancelled = cancelled_] {
+      [options = options_, identity, cancelled = cancelled_, awaited = awaited_] {
+        settle(*awaited);
         Result<MachineFigures> figures =
             measure_in_child(options.executable, options.threads, options.isa, *cancelled);
         if (!figures || options.data_directory.empty()) return figures;
@@ -86,11 +96,13 @@ void MachineSurvey::finish(Result<MachineFigures> figures) {
 
 void MachineSurvey::when_done(std::function<void()> then) {
   if (!measuring_) return then();
+  *awaited_ = true;
   waiting_.push_back(std::move(then));
 }
 
 void MachineSurvey::stop() {
   *cancelled_ = true;
+  *awaited_ = true;
   measuring_.reset();
   for (const auto& then : std::exchange(waiting_, {})) then();
 }

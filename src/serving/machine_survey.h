@@ -52,6 +52,7 @@ class MachineSurvey {
   Measured measured_;
   std::vector<std::function<void()>> waiting_;
   std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
+  std::shared_ptr<std::atomic<bool>> awaited_ = std::make_shared<std::atomic<bool>>(false);
   std::unique_ptr<TaskPool> measuring_;  // while it does
 };
 
