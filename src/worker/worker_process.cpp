@@ -12,8 +12,8 @@
 
 #include "base/log.h"
 #include "base/process.h"
+#include "runtime/link_group.h"
 #include "runtime/stage_frame.h"
-#include "worker/link_group.h"
 #include "worker/node_channel.h"
 #include "worker/stage_loader.h"
 #include "worker/worker_client.h"
@@ -62,7 +62,7 @@ class Worker {
   NodeChannel node_;
   std::mutex leave_mutex_;  // the first error is the one that is reported
   LoadRequest load_;
-  LinkGroup group_;  // outlives the engine in loaded_
+  runtime::LinkGroup group_;  // outlives the engine in loaded_
   std::unique_ptr<LoadedStage> loaded_;
   WorldLinks links_;
 };
@@ -177,7 +177,9 @@ void Worker::connect() {
     must(builder->call(*request));
   }
   links_ = must(builder->finish());
-  group_.join(links_.group);
+  std::vector<link::Link*> group;
+  for (const auto& link : links_.group) group.push_back(link.get());
+  if (group.size() > 1) group_.join(std::move(group));
 }  // nobody else is to call: stops listening
 
 // Rank 0 runs what the node sends; to the others it has only one more thing to say.
