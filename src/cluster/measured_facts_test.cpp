@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <gtest/gtest.h>
+#include <random>
 
 #include "cluster/facts.h"
 #include "cluster/planner_input.h"
@@ -88,6 +89,24 @@ TEST(MeasuredFacts, ThatBreakTheirFormAreErrors) {
       [](JsonObject& fact) { first(fact, "weight_rates")["weights"] = JsonArray{}; },
   };
   for (size_t i = 0; i < changes.size(); ++i) EXPECT_FALSE(changed(changes[i]).has_value()) << i;
+}
+
+TEST(MeasuredFacts, MutatedBytesNeverDoMoreThanFail) {
+  std::mt19937 random(7);
+  const std::string good = to_text(to_json(measured_node(kA)));
+  size_t failed = 0;
+  for (int round = 0; round < 4000; ++round) {
+    std::string text = good;
+    for (uint32_t i = 0; i < 1 + random() % 4; ++i)
+      text[random() % text.size()] = static_cast<char>(random());
+    const auto object = parse_json_object(text, "test");
+    const auto read = object ? node_fact_from_json(*object) : std::unexpected(object.error());
+    failed += read ? 0 : 1;
+    if (read) {
+      EXPECT_TRUE(node_fact_from_json(to_json(*read)).has_value()) << text;
+    }
+  }
+  EXPECT_GT(failed, 1000u);
 }
 
 TEST(MeasuredFacts, OfSeveralAddressesTheQuickestCounts) {
