@@ -9,6 +9,8 @@
 namespace shoal::serving {
 namespace {
 
+constexpr uint32_t kLeastStepTokens = 128;  // that still make full tiles of the kernels
+
 scheduler::SchedulerOptions scheduler_options(const cluster::InstanceFact& instance,
                                               const OwnedModel& model) {
   scheduler::SchedulerOptions options;
@@ -16,7 +18,10 @@ scheduler::SchedulerOptions scheduler_options(const cluster::InstanceFact& insta
   options.context_tokens = instance.context_tokens;
   options.page_tokens = std::max(1u, instance.kv_page_tokens);
   options.page_count = instance.kv_page_count;
-  options.maximum_in_flight = std::max(1u, cluster::stage_count(instance));
+  const uint32_t stages = std::max(1u, cluster::stage_count(instance));
+  options.maximum_in_flight = stages;
+  // A prompt goes through the stages piece by piece: the smaller the pieces, the sooner all stages work.
+  options.step_tokens = std::max(kLeastStepTokens, options.step_tokens / stages);
   options.recurrent = instance.state_slots > 0;
   if (options.recurrent)
     options.maximum_active = std::min<size_t>(options.maximum_active, instance.state_slots);
