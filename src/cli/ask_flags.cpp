@@ -40,7 +40,7 @@ void add_place(CLI::App& app, int& exit_code) {
       ->check(within(uint64_t{1}, limits::kMaxContextTokens))
       ->type_name("N");
   with_twin(command->add_option("--concurrency", place->concurrency, "Conversations at once to plan for"))
-      ->check(within(uint64_t{1}, limits::kMaxActiveSequences))
+      ->check(within(size_t{1}, limits::kMaxActiveSequences))
       ->type_name("N");
   add_choice(*command, "--strategy", place->strategy, planner::kStrategyNames,
              "How nodes share the model: 'pipeline' gives each some layers, 'tensor' a part of every layer, "

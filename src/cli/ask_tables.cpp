@@ -81,7 +81,14 @@ std::string instances_table(const Json& cluster) {
                decimal(instance, "predicted_tokens_per_second", 1), text(instance, "active_sequences"),
                text(instance, "waiting_requests"), text(instance, "id")});
   }
-  return table.empty() ? "no model is being served; place one with `shoal place MODEL`\n" : table.text();
+  std::string advice;
+  for (const Json& instance : list(cluster, "instances")) {
+    for (const Json& words : list(instance, "advice"))
+      advice += fmt::format("{}: {}\n", text(instance, "model"),
+                            words.is_string() ? printable(words.get_string()) : "");
+  }
+  return table.empty() ? "no model is being served; place one with `shoal place MODEL`\n"
+                       : table.text() + advice;
 }
 
 std::string models_table(const Json& models) {

@@ -141,6 +141,10 @@ void Cluster::worker_failed(const std::string& instance, uint32_t epoch, uint32_
   state_->report({instance, epoch, rank}, WorkerState::failed, std::nullopt, std::nullopt, error);
 }
 
+PlannerInput Cluster::planner_input(const PlaceRequest& request) const {
+  return state_->reducer.planner_input(request);
+}
+
 Result<std::vector<planner::Placement>> Cluster::preview(const PlaceRequest& request) const {
   return state_->reducer.preview(request);
 }

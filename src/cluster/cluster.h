@@ -15,6 +15,7 @@
 #include "cluster/bus.h"
 #include "cluster/facts.h"
 #include "cluster/place_request.h"
+#include "cluster/planner_input.h"
 #include "planner/planner.h"
 
 namespace shoal::cluster {
@@ -60,6 +61,8 @@ class Cluster final : private BusListener {
   void worker_ready(const std::string& instance, uint32_t epoch, uint32_t rank);
   void worker_failed(const std::string& instance, uint32_t epoch, uint32_t rank, const Error& error);
 
+  // The nodes that are here now and their links, as plans for this model see them.
+  PlannerInput planner_input(const PlaceRequest& request) const;
   // Ranked placements for the nodes that are here now and hold the model.
   Result<std::vector<planner::Placement>> preview(const PlaceRequest& request) const;
   // Plans, becomes the owner (the node of stage 0 is asked to own it when that is another node) and starts

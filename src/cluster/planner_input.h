@@ -10,6 +10,12 @@
 
 namespace shoal::cluster {
 
+// What plans are made from, now.
+struct PlannerInput {
+  std::vector<planner::Device> devices;
+  std::vector<planner::LinkFigures> links;
+};
+
 // The best path of each pair of devices that either end has measured; one that only the other end has
 // measured counts for both directions. Pairs that nobody has measured are left out: the planner has a
 // default.

@@ -112,9 +112,15 @@ void Reducer::on(const SelfChanged& event, TimePoint, Actions&) {
   urgency_ = std::max(urgency_, large ? Urgency::now : Urgency::soon);
 }
 
+PlannerInput Reducer::planner_input(const PlaceRequest& request) const {
+  PlannerInput input{.devices = view_.devices(request), .links = {}};
+  input.links = measured_links(input.devices, view_.members());
+  return input;
+}
+
 Result<std::vector<planner::Placement>> Reducer::preview(const PlaceRequest& request) const {
-  const std::vector<planner::Device> devices = view_.devices(request);
-  return planner::plan(devices, measured_links(devices, view_.members()), request.demand, request.options);
+  const PlannerInput input = planner_input(request);
+  return planner::plan(input.devices, input.links, request.demand, request.options);
 }
 
 Result<InstanceFact> Reducer::propose(const PlaceAsked& asked) const {

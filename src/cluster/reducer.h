@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "cluster/events.h"
 #include "cluster/instance_owner.h"
+#include "cluster/planner_input.h"
 #include "cluster/view.h"
 #include "cluster/waiters.h"
 #include "cluster/worker_host.h"
@@ -25,6 +26,7 @@ class Reducer {
   Actions apply(const Event& event, TimePoint now);
 
   const View& view() const { return view_; }
+  PlannerInput planner_input(const PlaceRequest& request) const;
   Result<std::vector<planner::Placement>> preview(const PlaceRequest& request) const;
 
  private:

@@ -15,7 +15,8 @@ namespace {
 // The part of `whole` that round `round` of chunks carries; empty behind its end.
 ByteView chunk_of(ByteView whole, uint64_t round, size_t chunk_bytes) {
   if (round * chunk_bytes >= whole.size()) return {};
-  return whole.subspan(round * chunk_bytes).first(std::min(chunk_bytes, whole.size() - round * chunk_bytes));
+  return whole.subspan(round * chunk_bytes)
+      .first(std::min<size_t>(chunk_bytes, whole.size() - round * chunk_bytes));
 }
 
 // Where the slice of `rank` begins among `count` values.

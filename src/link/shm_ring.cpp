@@ -19,7 +19,7 @@ RingControl& control_of(std::span<std::byte> memory) {
 
 // How much of `bytes` lies in one piece behind `position` of the ring.
 size_t contiguous(std::span<std::byte> ring, uint64_t position, size_t bytes) {
-  return std::min(bytes, ring.size() - (position & (ring.size() - 1)));
+  return std::min<size_t>(bytes, ring.size() - (position & (ring.size() - 1)));
 }
 
 std::byte* at(std::span<std::byte> ring, uint64_t position) {

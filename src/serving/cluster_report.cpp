@@ -124,8 +124,10 @@ JsonObject instance_json(const cluster::InstanceFact& instance, const NodeNames&
                     {"predicted_tokens_per_second", instance.predicted_tokens_per_second},
                     {"measured_tokens_per_second", nullptr},
                     {"waiting_requests", nullptr},
-                    {"active_sequences", nullptr}};
+                    {"active_sequences", nullptr},
+                    {"advice", JsonArray()}};
   if (measured) {
+    for (const std::string& words : figures->advice) object["advice"].as_array().push_back(Json(words));
     if (figures->tokens_per_second > 0) object["measured_tokens_per_second"] = figures->tokens_per_second;
     object["waiting_requests"] = figures->waiting;
     object["active_sequences"] = figures->active;

@@ -19,6 +19,7 @@ struct FiguresMessage {
   uint32_t waiting = 0;                    // requests
   uint32_t active = 0;                     // sequences
   std::vector<double> stage_milliseconds;  // of a step, recent
+  std::vector<std::string> advice = {};    // see DriftWatch
 
   Bytes encode() const;
   static Result<FiguresMessage> decode(ByteView bytes);

@@ -103,7 +103,8 @@ TEST(Messages, HostileBytesAreErrors) {
                                                         .tokens_per_second = 5,
                                                         .waiting = 1,
                                                         .active = 2,
-                                                        .stage_milliseconds = {1, 2}}
+                                                        .stage_milliseconds = {1, 2},
+                                                        .advice = {"bob takes 30 % longer than measured"}}
                                              .encode());
   SubmitMessage negative = a_submit();
   negative.prompt.push_back(-1);

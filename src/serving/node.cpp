@@ -216,7 +216,10 @@ void Node::tick() {
   search_->tick(clock_.now());
   link_survey_->tick(clock_.now());
   ticks_ += 1;
-  if (ticks_ % kTicksPerFigures == 0) broadcast_figures();
+  if (ticks_ % kTicksPerFigures == 0) {
+    watch_drift();
+    broadcast_figures();
+  }
   if (ticks_ % kTicksPerModels == 0) refresh_models();
 }
 
@@ -272,7 +275,8 @@ void Node::broadcast_figures() {
                                  .tokens_per_second = owner->figures().tokens_per_second,
                                  .waiting = static_cast<uint32_t>(metrics.waiting),
                                  .active = static_cast<uint32_t>(metrics.active),
-                                 .stage_milliseconds = owner->figures().stage_milliseconds};
+                                 .stage_milliseconds = owner->figures().stage_milliseconds,
+                                 .advice = advice_of(instance)};
     const Bytes bytes = message.encode();
     for (const cluster::NodeFact& node : cluster_->nodes())
       if (node.id != bus_.self()) send(node.id, kFiguresTopic, bytes);

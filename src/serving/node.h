@@ -17,6 +17,7 @@
 #include "hub/model_store.h"
 #include "serving/card_shelf.h"
 #include "serving/cluster_report.h"
+#include "serving/drift_watch.h"
 #include "serving/gateway.h"
 #include "serving/link_survey.h"
 #include "serving/machine_survey.h"
@@ -107,6 +108,14 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   void set_models(const std::vector<hub::StoredModel>& models);
   void announce(const hub::StoredModel& model);
   void update_free_memory();
+  struct Drift {
+    DriftWatch watch;
+    std::vector<std::string> advice;
+  };
+  void watch_drift();
+  void hold_against_plan(const std::string& instance, uint32_t epoch, const ModelCard& card,
+                         const std::vector<double>& token_milliseconds);
+  std::vector<std::string> advice_of(const std::string& instance) const;
   void broadcast_figures();
   void start_measuring();
   void listen_to_probes();
@@ -119,6 +128,8 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
                                                 std::vector<planner::Placement>* placements) const;
   void add_shared_alternative(cluster::PlaceRequest request,
                               std::vector<planner::Placement>& placements) const;
+  void place_for_all(std::shared_ptr<const ModelCard> card, const PlaceOptions& options,
+                     InstanceCallback done);
   void place_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options, InstanceCallback done);
   void preview_card(std::shared_ptr<const ModelCard> card, const PlaceOptions& options, JsonCallback done);
   // Calls `then` once the other nodes were asked for a model that was named by path; at once for other names.
@@ -147,6 +158,7 @@ class Node final : public Service, private cluster::WorldEffects, private Worker
   std::map<std::string, std::function<void(const cluster::NodeId&, ByteView)>, std::less<>> topics_;
   std::map<std::string, std::vector<InstanceCallback>> waiting_for_instance_;  // by instance
   std::map<std::string, std::vector<InstanceCallback>> placing_;  // by model digest, for requests
+  std::map<std::string, Drift> drifts_;                           // by instance that we own
   std::map<std::string, FiguresMessage> figures_;                 // by instance, told by owners
   std::map<std::string, int64_t> created_;  // Unix seconds, by digest of what is held here
   std::unique_ptr<TaskPool> tasks_;

@@ -105,17 +105,25 @@ void Node::ready_instance(const std::string& model_or_instance, std::shared_ptr<
     return;
   }
   // One placement for however many requests come before its instance shows.
-  const std::string digest = card->stored.digest;
-  std::vector<InstanceCallback>& waiting = placing_[digest];
-  waiting.push_back(std::move(done));
-  if (waiting.size() > 1) return;
+  const bool under_way = placing_.contains(card->stored.digest);
+  placing_[card->stored.digest].push_back(std::move(done));
   PlaceOptions options;
   options.model = card->stored.name;
-  place_card(std::move(card), options, [this, digest](const Result<cluster::InstanceFact>& outcome) {
-    const std::vector<InstanceCallback> callbacks = std::exchange(placing_[digest], {});
-    placing_.erase(digest);
-    for (const InstanceCallback& callback : callbacks) callback(outcome);
-  });
+  if (!under_way) place_for_all(std::move(card), options, [](const Result<cluster::InstanceFact>&) {});
+}
+
+// Places, and tells the outcome to `done` and to the requests that came meanwhile.
+void Node::place_for_all(std::shared_ptr<const ModelCard> card, const PlaceOptions& options,
+                         InstanceCallback done) {
+  const std::string digest = card->stored.digest;
+  placing_[digest];  // from now on requests wait for this one
+  place_card(std::move(card), options,
+             [this, digest, done = std::move(done)](const Result<cluster::InstanceFact>& outcome) {
+               const std::vector<InstanceCallback> callbacks = std::exchange(placing_[digest], {});
+               placing_.erase(digest);
+               done(outcome);
+               for (const InstanceCallback& callback : callbacks) callback(outcome);
+             });
 }
 
 void Node::tell_waiters(const std::string& instance, const Result<cluster::InstanceFact>& outcome) {
@@ -228,7 +236,7 @@ void Node::place_here(const PlaceOptions& options, JsonCallback done) {
             [this, options, done = std::move(done)](Result<std::shared_ptr<const ModelCard>> card) {
               if (!card) return done(std::unexpected(card.error()));
               if (options.preview) return preview_card(*card, options, std::move(done));
-              place_card(*card, options, [this, done](const Result<cluster::InstanceFact>& instance) {
+              place_for_all(*card, options, [this, done](const Result<cluster::InstanceFact>& instance) {
                 if (!instance) return done(std::unexpected(instance.error()));
                 done(instance_report(*instance));
               });

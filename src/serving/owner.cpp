@@ -129,10 +129,16 @@ Result<> InstanceOwner::on_step_result(const runtime::StepResult& result) {
 
 void InstanceOwner::learn(const runtime::StepResult& result) {
   const size_t stages = std::min<size_t>(result.stage_milliseconds.size(), cluster::stage_count(instance_));
-  figures_.stage_milliseconds.resize(stages);
-  for (size_t stage = 0; stage < stages; ++stage)
-    figures_.stage_milliseconds[stage] =
-        smooth(figures_.stage_milliseconds[stage], result.stage_milliseconds[stage]);
+  const auto add = [&](std::vector<double>& times) {
+    times.resize(stages);
+    for (size_t stage = 0; stage < stages; ++stage)
+      times[stage] = smooth(times[stage], result.stage_milliseconds[stage]);
+  };
+  add(figures_.stage_milliseconds);
+  while (!one_row_steps_.empty() && one_row_steps_.front() < result.id) one_row_steps_.pop_front();
+  if (one_row_steps_.empty() || one_row_steps_.front() != result.id) return;
+  one_row_steps_.pop_front();
+  add(figures_.token_milliseconds);
 }
 
 void InstanceOwner::forward(const scheduler::Event& event) {
@@ -167,7 +173,10 @@ void InstanceOwner::fail_all(const Error& why) {
 
 void InstanceOwner::pump() {
   if (given_up_) return;
-  while (const std::optional<runtime::Step> step = scheduler_.next_step()) ports_.submit_step(*step);
+  while (const std::optional<runtime::Step> step = scheduler_.next_step()) {
+    if (step->token_ids.size() == 1) one_row_steps_.push_back(step->id);
+    ports_.submit_step(*step);
+  }
 }
 
 }  // namespace shoal::serving

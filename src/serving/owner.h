@@ -2,10 +2,12 @@
 // stage 0 and sends tokens back. One per instance and epoch, on the node of stage 0. Event-loop thread only.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "base/clock.h"
 #include "cluster/facts.h"
@@ -33,6 +35,7 @@ class InstanceOwner {
   struct Figures {                           // of the epoch so far
     double tokens_per_second = 0;            // of one sequence in decode, recent; 0 when none was seen
     std::vector<double> stage_milliseconds;  // compute of a step, recent
+    std::vector<double> token_milliseconds;  // of steps with one row, since they were last taken
   };
 
   InstanceOwner(const cluster::InstanceFact& instance, const OwnedModel& model, const Clock& clock,
@@ -50,6 +53,8 @@ class InstanceOwner {
   uint32_t epoch() const { return instance_.epoch; }
   scheduler::Metrics metrics() const { return scheduler_.metrics(); }
   const Figures& figures() const { return figures_; }
+  // What each stage took for one row, since the last call; empty when there were no such steps.
+  std::vector<double> take_token_milliseconds() { return std::exchange(figures_.token_milliseconds, {}); }
 
  private:
   using Key = std::pair<cluster::NodeId, RequestId>;
@@ -75,6 +80,7 @@ class InstanceOwner {
   std::unordered_map<scheduler::SequenceId, Running> running_;
   scheduler::SequenceId next_sequence_ = 1;
   Figures figures_;
+  std::deque<uint64_t> one_row_steps_;  // in flight, in order
   bool given_up_ = false;
 };
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 import unittest
 
-from support.shoal import DEMO_MODEL, Network, Node, children_of, wait_until
+from support.shoal import DEMO_MODEL, Network, Node, workers_of, wait_until
 from support.synthetic import make_model
 
 NAMES = ["ada", "bob", "cleo", "dan", "eve"]
@@ -184,7 +184,7 @@ class Failures(unittest.TestCase):
 
             def break_it():
                 if what == "worker":
-                    os.kill(children_of(victim.process.pid)[0], signal.SIGKILL)
+                    os.kill(workers_of(victim.process.pid)[0], signal.SIGKILL)
                 elif what == "node":
                     victim.process.kill()
                 else:

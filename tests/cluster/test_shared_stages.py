@@ -5,7 +5,7 @@ import os
 import signal
 import unittest
 
-from support.shoal import Node, children_of, wait_until
+from support.shoal import Node, workers_of, wait_until
 
 QUESTIONS = ["What is the capital of Norway?", "What is a shard?", "Write a poem about the moon."]
 GREEDY = {"temperature": 0, "max_tokens": 40}
@@ -81,7 +81,7 @@ class SharedStages(unittest.TestCase):
     def test_a_killed_rank_ends_its_requests_and_the_model_can_be_placed_again(self):
         self.place("tensor", 3)
         self.assertEqual(answers(self.nodes[0], **GREEDY), self.expected)
-        victim = children_of(self.nodes[2].process.pid)[0]
+        victim = workers_of(self.nodes[2].process.pid)[0]
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: not any(instance["state"] == "ready" for instance in self.nodes[0].cluster()["instances"]), 5,
                    "the loss to be noticed")

@@ -8,7 +8,7 @@ import struct
 import tempfile
 import unittest
 
-from support.shoal import DEMO_MODEL, ROOT, SHOAL, Node, children_of, run_shoal, wait_until
+from support.shoal import DEMO_MODEL, ROOT, SHOAL, Node, workers_of, run_shoal, wait_until
 
 FIXTURES = ROOT / "tests" / "fixtures"
 
@@ -140,7 +140,7 @@ class OneNode(unittest.TestCase):
         with Node("ctrlc", "--model", "shoal-demo", "--listen", "127.0.0.1", cluster="ctrlc") as node:
             node.wait_healthy()
             self.assertIn("Oslo", node.answer("What is the capital of Norway?", temperature=0, max_tokens=30))
-            children = children_of(node.process.pid)
+            children = workers_of(node.process.pid)
             self.assertEqual(len(children), 1)
             self.assertEqual(node.stop(signal.SIGINT), 0)
             self.assertFalse(pathlib.Path(f"/proc/{children[0]}").exists(), "the worker outlived its node")
@@ -149,7 +149,7 @@ class OneNode(unittest.TestCase):
         with Node("killed", "--model", "shoal-demo", "--listen", "127.0.0.1", cluster="killed") as node:
             node.wait_healthy()
             node.answer("Hi!", max_tokens=3)
-            child = children_of(node.process.pid)[0]
+            child = workers_of(node.process.pid)[0]
             node.stop(signal.SIGKILL)
             wait_until(lambda: not pathlib.Path(f"/proc/{child}").exists(), 3, "the worker to follow its killed node")
 

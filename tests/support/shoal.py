@@ -31,14 +31,16 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def children_of(pid):
-    """Process ids of the direct children, from /proc (a minimal system has no ps)."""
+def workers_of(pid):
+    """Process ids of a node's workers, from /proc (a minimal system has no ps). Its other child measures the machine."""
     found = []
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # "pid (name) state ppid …"; the name may hold anything, so split behind its last parenthesis.
             if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == pid:
-                found.append(int(stat.parent.name))
+                words = (stat.parent / "cmdline").read_bytes().split(b"\0")
+                if b"worker" in words:
+                    found.append(int(stat.parent.name))
     return found
 
 
