@@ -48,6 +48,16 @@ std::vector<uint32_t> shares_of(const InstanceFact& fact, const std::vector<uint
   return shares;
 }
 
+std::vector<std::span<const RankFact>> stages_of(const InstanceFact& fact) {
+  const std::vector<uint32_t> leaders = leaders_of(fact);
+  std::vector<std::span<const RankFact>> stages;
+  for (size_t stage = 0; stage < leaders.size(); ++stage) {
+    const size_t end = stage + 1 < leaders.size() ? leaders[stage + 1] : fact.ranks.size();
+    stages.push_back(std::span(fact.ranks).subspan(leaders[stage], end - leaders[stage]));
+  }
+  return stages;
+}
+
 uint32_t stage_count(const InstanceFact& fact) {
   return static_cast<uint32_t>(leaders_of(fact).size());
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "cluster/facts.h"
@@ -26,6 +27,8 @@ RankLinks links_of(const InstanceFact& fact, uint32_t rank);
 // The shares of a group, of a thousand; empty for a stage of one rank.
 std::vector<uint32_t> shares_of(const InstanceFact& fact, const std::vector<uint32_t>& group);
 
+// The ranks of each stage, in the fact.
+std::vector<std::span<const RankFact>> stages_of(const InstanceFact& fact);
 // How many stages the fact's ranks make.
 uint32_t stage_count(const InstanceFact& fact);
 

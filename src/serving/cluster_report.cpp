@@ -20,19 +20,17 @@ Json error_json(const std::optional<Error>& error) {
 // A stage of several ranks is named by its leader.
 JsonArray stages_json(const cluster::InstanceFact& instance, const NodeNames& names) {
   JsonArray stages;
-  for (uint32_t first = 0; first < instance.ranks.size();) {
-    const cluster::RankFact& leader = instance.ranks[first];
+  for (const std::span<const cluster::RankFact> members : cluster::stages_of(instance)) {
+    const cluster::RankFact& leader = members.front();
     JsonArray ranks;
     uint64_t memory_bytes = 0;
-    for (const uint32_t rank : cluster::links_of(instance, first).group) {
-      const cluster::RankFact& member = instance.ranks[rank];
+    for (const cluster::RankFact& member : members) {
       memory_bytes += member.memory_bytes;
       ranks.push_back(JsonObject{{"node", member.node},
                                  {"node_name", name_of(names, member.node)},
                                  {"share", member.share},
                                  {"memory_bytes", member.memory_bytes}});
     }
-    first += static_cast<uint32_t>(ranks.size());
     stages.push_back(JsonObject{{"node", leader.node},
                                 {"node_name", name_of(names, leader.node)},
                                 {"first_layer", leader.first_layer},

@@ -10,12 +10,12 @@ namespace {
 
 std::vector<planner::StagePlan> running_stages(const cluster::InstanceFact& instance) {
   std::vector<planner::StagePlan> stages;
-  for (const cluster::RankFact& rank : instance.ranks) {
-    if (stages.empty() || stages.back().first_layer != rank.first_layer) {
-      stages.push_back(
-          {.node = rank.node, .first_layer = rank.first_layer, .end_layer = rank.end_layer, .ranks = {}});
-    }
-    stages.back().ranks.push_back({.node = rank.node, .share_per_mille = rank.share});
+  for (const std::span<const cluster::RankFact> ranks : cluster::stages_of(instance)) {
+    const cluster::RankFact& leader = ranks.front();
+    stages.push_back(
+        {.node = leader.node, .first_layer = leader.first_layer, .end_layer = leader.end_layer, .ranks = {}});
+    for (const cluster::RankFact& rank : ranks)
+      stages.back().ranks.push_back({.node = rank.node, .share_per_mille = rank.share});
   }
   return stages;
 }
